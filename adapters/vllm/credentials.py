@@ -1,0 +1,52 @@
+"""The bearer token for a model server, from a value or from a file that may change."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from gateway.settings import BackendSettings
+
+LOOK_SECONDS = 1.0
+"""How often a token file is looked at, at most."""
+
+
+class Credentials:
+    """Gives the ``authorization`` header line of a server, or nothing.
+
+    A token in a file (a mounted Secret, a projected service account token) is read again when the
+    file's identity, size or time of change differs. When the file can't be read, the last token
+    stays in use: a rotation that is half done must not stop traffic.
+    """
+
+    def __init__(self, backend: BackendSettings) -> None:
+        self._file = Path(backend.api_key_file) if backend.api_key_file else None
+        self._line = _line(backend.api_key) if backend.api_key else b""
+        self._seen: tuple[int, int, int] | None = None
+        self._look_again = 0.0
+
+    def header_line(self) -> bytes:
+        """``authorization: Bearer …\\r\\n``, or empty."""
+        if self._file is not None:
+            now = time.monotonic()
+            if now >= self._look_again:
+                self._look_again = now + LOOK_SECONDS
+                self._read(self._file)
+        return self._line
+
+    def _read(self, file: Path) -> None:
+        try:
+            status = os.stat(file)
+            seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if seen != self._seen:
+                self._line = _line(file.read_text(encoding="utf-8").strip())
+                self._seen = seen
+        except OSError:
+            return  # keep the last token
+
+
+def _line(token: str) -> bytes:
+    if not token.isascii() or any(character in token for character in "\r\n\0"):
+        raise ValueError("a bearer token holds a character that no HTTP header can carry")
+    return b"authorization: Bearer " + token.encode("ascii") + b"\r\n"

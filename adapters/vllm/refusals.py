@@ -1,0 +1,156 @@
+"""What a model server's refusal means, as one OpenAI-shaped error.
+
+vLLM has five shapes of error (observed on 0.32):
+
+1. its own: ``{"error": {"message", "type", "param", "code": 404}}``, the code a number;
+2. validation: the same envelope, ``type: "Bad Request"``, ``param: "body.temperature"`` and a dump
+   of several lines for a message;
+3. authentication: ``{"error": "Unauthorized"}``;
+4. unknown route: ``{"detail": "Not Found"}``;
+5. in a stream: status 200, then shape 1 as an event, then ``[DONE]``.
+
+And whatever stands in front of it (a router, a mesh, an OAuth proxy) has its own: redirects to a
+login page, HTML, nothing at all.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+import msgspec
+
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    UpstreamError,
+    UpstreamUnavailable,
+    error_for_status,
+)
+
+_LONGEST_MESSAGE = 4096
+_CONTEXT_LENGTH = re.compile(r"maximum context length|max_model_len|longer than the maximum")
+_VALIDATION = re.compile(r"\{'type': .*\}", re.DOTALL)
+
+
+def refusal(
+    status: int,
+    content_type: str,
+    body: bytes,
+    *,
+    retry_after: bytes | None = None,
+    credentials_forwarded: bool = False,
+) -> GatewayError:
+    """The error for an answer that isn't 2xx.
+
+    ``credentials_forwarded`` says whose credentials a 401 or 403 is about: the caller's, or the
+    gateway's own, which is nothing that the caller could mend.
+    """
+    if 300 <= status < 400:
+        return UpstreamError(
+            "The model server redirected the request, most likely to a login page. "
+            "Give the gateway credentials for it (api_key or api_key_file).",
+            code="upstream_redirected",
+        )
+    if status in (401, 403) and not credentials_forwarded:
+        return UpstreamError(
+            f"The model server refused the gateway's credentials ({status}).",
+            code="upstream_refused_credentials",
+        )
+    said = _decode(body)
+    if said is None:
+        return _without_words(status, content_type)
+    return _with_retry_after(_from_words(status, said), retry_after)
+
+
+def event_error(data: bytes) -> GatewayError | None:
+    """The error in a stream's event, or ``None`` where the event is none."""
+    said = _decode(data)
+    if not isinstance(said, dict) or not said.get("error"):
+        return None
+    error = said["error"]
+    code = error.get("code") if isinstance(error, dict) else None
+    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    return _from_words(status, said)
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _without_words(status: int, content_type: str) -> GatewayError:
+    what = "an HTML page" if content_type == "text/html" else "no explanation"
+    if status >= 500:
+        message = f"The model server answered {status} with {what}."
+        kind = UpstreamUnavailable if status in (429, 503) else error_for_status(status)
+        return kind(message, code="upstream_unavailable" if status == 503 else "upstream_error")
+    if content_type == "text/html":
+        return UpstreamError(f"The model server answered {status} with {what}.")
+    return error_for_status(status)(f"The model server answered {status} with {what}.")
+
+
+def _from_words(status: int, said: Any) -> GatewayError:
+    error = said.get("error", said.get("detail")) if isinstance(said, dict) else said
+    if isinstance(error, dict):
+        message = error.get("message") or error.get("detail") or str(error)
+        param = error.get("param")
+        code = error.get("code")
+    else:
+        message, param, code = error, None, None
+    text = str(message if message is not None else said)[:_LONGEST_MESSAGE]
+    param = param if isinstance(param, str) else None
+    code = code if isinstance(code, str) and not code.isdigit() else None
+    if status == 404 and param is None and error == "Not Found":
+        # Not the caller's wrong path (the gateway has that route), but a model without this ability.
+        return NotFound(
+            "The server of this model has no such endpoint: the model can't do this.",
+            code="model_not_supported",
+        )
+    if status in (400, 422):
+        return _invalid(text, param, code)
+    if status == 404 and (code or param == "model" or "does not exist" in text):
+        return ModelNotFound(text, param="model")
+    return error_for_status(status)(text, param=param, code=code)
+
+
+def _invalid(message: str, param: str | None, code: str | None) -> InvalidRequest:
+    message, found = _readable(message)
+    param = _strip_body(param) or found
+    if _CONTEXT_LENGTH.search(message):
+        # The code that OpenAI gives, which agent frameworks look for.
+        return InvalidRequest(message, param=param, code="context_length_exceeded")
+    return InvalidRequest(message, param=param, code=code)
+
+
+def _readable(message: str) -> tuple[str, str | None]:
+    """VLLM's dump of a validation error as a sentence, and the parameter it is about."""
+    if "validation error" not in message:
+        return message, None
+    for line in _VALIDATION.findall(message)[:1]:
+        try:
+            found = ast.literal_eval(line.splitlines()[0])
+        except (ValueError, SyntaxError):
+            return message, None
+        param = _strip_body(str(found.get("loc", ""))) or None
+        text = str(found.get("msg", message))
+        return (f"Invalid value for '{param}': {text}." if param else f"{text}."), param
+    return message, None
+
+
+def _strip_body(param: str | None) -> str | None:
+    if param is None:
+        return None
+    stripped = param.removeprefix("body.").removeprefix("body")
+    return None if stripped.isdigit() else stripped or None
+
+
+def _with_retry_after(error: GatewayError, retry_after: bytes | None) -> GatewayError:
+    if retry_after is not None and retry_after.isdigit() and error.status in (429, 503):
+        error.retry_after = int(retry_after)
+    return error

@@ -1,0 +1,1 @@
+"""``/v1/completions``, the text completions of old."""

@@ -1,0 +1,248 @@
+"""Every error that a caller can meet, and the only place that makes an error body.
+
+::
+
+    GatewayError                    500  server_error
+    ├── InvalidRequest              400  invalid_request_error
+    │   └── WrongKind               400  … code=model_not_supported
+    ├── AuthenticationFailed        401  authentication_error
+    ├── PermissionDenied            403  permission_error
+    ├── NotFound                    404  invalid_request_error
+    │   └── ModelNotFound           404  … code=model_not_found
+    ├── MethodNotAllowed            405  invalid_request_error
+    ├── Conflict                    409  conflict_error
+    ├── PayloadTooLarge             413  invalid_request_error
+    ├── UnsupportedMediaType        415  invalid_request_error
+    ├── UnprocessableRequest        422  invalid_request_error
+    ├── RateLimited                 429  rate_limit_error        + retry-after
+    ├── UpstreamError               502  upstream_error          the server behind us failed
+    │   ├── UpstreamUnavailable     503  service_unavailable     + retry-after
+    │   │   └── UpstreamUnreachable 503  … code=upstream_unreachable
+    │   └── UpstreamTimeout         504  timeout_error
+    └── ClientDisconnected          499  never sent: nobody is there to read it
+
+The body is OpenAI's, for every status that is not 2xx::
+
+    {"error": {"message": "…", "type": "…", "param": "messages" | null, "code": "…" | null}}
+
+A caller's mistake is never 5xx, and a fault of ours or of a server behind us is never 4xx:
+the SDKs retry the one and give up on the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+__all__ = [
+    "AuthenticationFailed",
+    "ClientDisconnected",
+    "Conflict",
+    "GatewayError",
+    "InvalidRequest",
+    "MethodNotAllowed",
+    "ModelNotFound",
+    "NotFound",
+    "PayloadTooLarge",
+    "PermissionDenied",
+    "RateLimited",
+    "UnprocessableRequest",
+    "UnsupportedMediaType",
+    "UpstreamConnectTimeout",
+    "UpstreamError",
+    "UpstreamTimeout",
+    "UpstreamUnavailable",
+    "UpstreamUnreachable",
+    "WrongKind",
+    "error_for_status",
+]
+
+RETRY_AFTER_SECONDS = 1
+
+
+class GatewayError(Exception):
+    """The root. Raised as itself only for a fault of the gateway's own.
+
+    ``message`` is shown to the caller, so it never holds a secret or an address that the caller
+    may not know. ``retry_after`` is in seconds.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str | None] = None
+    default_retry_after: ClassVar[int | None] = None
+    nothing_sent: ClassVar[bool] = False
+    """True where no server has seen the request, so that another one may be asked."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code if code is not None else self.default_code
+        self.retry_after = retry_after if retry_after is not None else self.default_retry_after
+
+    @property
+    def error_type(self) -> str:
+        """The ``error.type`` attribute of spans and metrics: few values, no caller's text."""
+        return self.code or type(self).__name__
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object under ``error``."""
+        return {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+
+    def body(self) -> bytes:
+        """The whole answer in OpenAI's shape."""
+        return msgspec.json.encode({"error": self.to_dict()})
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that belong to this error, beside content type and length."""
+        if self.retry_after is None:
+            return []
+        return [(b"retry-after", str(self.retry_after).encode())]
+
+
+class InvalidRequest(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class WrongKind(InvalidRequest):
+    """The model exists but is for something else, e.g. an embedding model asked to chat."""
+
+    default_code = "model_not_supported"
+
+
+class AuthenticationFailed(GatewayError):
+    status = 401
+    type = "authentication_error"
+    default_code = "invalid_api_key"
+
+
+class PermissionDenied(GatewayError):
+    status = 403
+    type = "permission_error"
+
+
+class NotFound(GatewayError):
+    status = 404
+    type = "invalid_request_error"
+
+
+class ModelNotFound(NotFound):
+    default_code = "model_not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    status = 405
+    type = "invalid_request_error"
+
+
+class Conflict(GatewayError):
+    status = 409
+    type = "conflict_error"
+
+
+class PayloadTooLarge(GatewayError):
+    status = 413
+    type = "invalid_request_error"
+    default_code = "request_too_large"
+
+
+class UnsupportedMediaType(GatewayError):
+    status = 415
+    type = "invalid_request_error"
+
+
+class UnprocessableRequest(GatewayError):
+    status = 422
+    type = "invalid_request_error"
+
+
+class RateLimited(GatewayError):
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+    default_retry_after = RETRY_AFTER_SECONDS
+
+
+class UpstreamError(GatewayError):
+    """The server behind us answered with something that can't be passed on, or broke off."""
+
+    status = 502
+    type = "upstream_error"
+    default_code = "bad_upstream_answer"
+
+
+class UpstreamUnavailable(UpstreamError):
+    """It can't take the request now: overloaded, starting, draining or gone."""
+
+    status = 503
+    type = "service_unavailable"
+    default_code = "upstream_unavailable"
+    default_retry_after = RETRY_AFTER_SECONDS
+
+
+class UpstreamUnreachable(UpstreamUnavailable):
+    """No connection came about."""
+
+    default_code = "upstream_unreachable"
+    nothing_sent = True
+
+
+class UpstreamTimeout(UpstreamError):
+    """One of the four limits ran out: connect, first byte, idle or total."""
+
+    status = 504
+    type = "timeout_error"
+    default_code = "upstream_timeout"
+
+
+class UpstreamConnectTimeout(UpstreamTimeout):
+    default_code = "upstream_connect_timeout"
+    nothing_sent = True
+
+
+class ClientDisconnected(GatewayError):
+    """The caller left. Ends the work; is counted and traced, never answered."""
+
+    status = 499
+    type = "client_disconnected"
+    default_code = "client_disconnected"
+
+
+_BY_STATUS: dict[int, type[GatewayError]] = {
+    400: InvalidRequest,
+    401: AuthenticationFailed,
+    403: PermissionDenied,
+    404: NotFound,
+    405: MethodNotAllowed,
+    409: Conflict,
+    413: PayloadTooLarge,
+    415: UnsupportedMediaType,
+    422: UnprocessableRequest,
+    429: RateLimited,
+    500: GatewayError,
+    502: UpstreamError,
+    503: UpstreamUnavailable,
+    504: UpstreamTimeout,
+}
+
+
+def error_for_status(status: int) -> type[GatewayError]:
+    """The class whose status this is; the nearest honest one where there is none."""
+    if found := _BY_STATUS.get(status):
+        return found
+    return InvalidRequest if 400 <= status < 500 else UpstreamError

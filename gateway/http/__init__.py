@@ -1,0 +1,1 @@
+"""What "OpenAI over HTTP" means, whatever the endpoint: bodies, event streams, disconnects."""

@@ -1,0 +1,137 @@
+"""One request and its answer, from the first byte in to the last byte out."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from gateway.errors import GatewayError
+from gateway.observability.trace_context import (
+    TraceContext,
+    format_traceparent,
+    parse_traceparent,
+)
+from gateway.relay.call import ModelCall
+
+if TYPE_CHECKING:
+    from gateway.http.asgi import Scope
+
+    from gateway.observability.tracing import Trace
+    from gateway.relay.operation import Operation
+    from gateway.routing.catalog import Backend
+
+OPENAI_VERSION = (b"openai-version", b"2020-10-01")
+
+
+class Exchange:
+    """What the edge, the relay and telemetry share of a request.
+
+    ``status`` is 0 until the answer has begun. Times are ``perf_counter_ns``; ``clock`` is what
+    must be added to them for nanoseconds since the epoch.
+    """
+
+    __slots__ = (
+        "_headers",
+        "calls",
+        "client_request_id",
+        "clock",
+        "error_type",
+        "id",
+        "method",
+        "parent",
+        "path",
+        "route",
+        "scheme",
+        "started",
+        "status",
+        "trace",
+    )
+
+    def __init__(self, scope: Scope) -> None:
+        self.started = time.perf_counter_ns()
+        self.clock = time.time_ns() - self.started
+        self.id = b"%032x" % random.getrandbits(128)
+        self.method = scope["method"]
+        self.path = scope["path"]
+        self.scheme = scope["scheme"]
+        self.route = ""
+        self.status = 0
+        self.error_type: str | None = None
+        self.calls: list[ModelCall] = []
+        self.client_request_id: str | None = None
+        self.trace: Trace | None = None
+        self._headers = scope["headers"]
+        self.parent = self._read_headers()
+
+    @property
+    def request_id(self) -> bytes:
+        """What the caller gets as ``x-request-id``; without the prefix it is the id at vLLM."""
+        return b"req_" + self.id
+
+    @property
+    def answered(self) -> bool:
+        """Whether the status is out, so that an error can only be told in the stream."""
+        return self.status != 0
+
+    @property
+    def sampled(self) -> bool:
+        return self.trace is not None and self.trace.sampled
+
+    def fail(self, error: GatewayError) -> None:
+        """The request ends with this error."""
+        self.error_type = error.error_type
+
+    def begin_call(self, operation: Operation[Any], request: Any, backend: Backend) -> ModelCall:
+        """A call to a model server starts now."""
+        span_id = random.getrandbits(64) or 1 if self.trace is not None else 0
+        call = ModelCall(operation, request.model, backend, request, span_id)
+        self.calls.append(call)
+        return call
+
+    def upstream_headers(self, call: ModelCall) -> list[tuple[bytes, bytes]]:
+        """The headers that go to the model server: our id, the CLIENT span's context, and the
+        caller's own as far as that server is to have them.
+        """
+        headers = [(b"x-request-id", self.id)]
+        trace, parent = self.trace, self.parent
+        if trace is not None:
+            traceparent = format_traceparent(trace.trace_id, call.span_id, sampled=trace.sampled)
+            headers.append((b"traceparent", traceparent))
+            if trace.state:
+                headers.append((b"tracestate", trace.state.to_header().encode("latin-1")))
+        elif parent is not None:
+            headers.append((b"traceparent", parent.header))
+            if parent.tracestate:
+                headers.append((b"tracestate", parent.tracestate))
+        forwards = call.backend.server.forwards
+        headers += [header for header in self._headers if forwards(header[0])]
+        return headers
+
+    def answer_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers that every answer has."""
+        milliseconds = (time.perf_counter_ns() - self.started) // 1_000_000
+        return (
+            (b"x-request-id", b"req_" + self.id),
+            (b"openai-processing-ms", b"%d" % milliseconds),
+            OPENAI_VERSION,
+        )
+
+    def log_fields(self) -> dict[str, Any]:
+        """What ties a log line to the request and to its trace."""
+        fields: dict[str, Any] = {"request_id": self.request_id.decode()}
+        if self.trace is not None:
+            fields["trace_id"] = f"{self.trace.trace_id:032x}"
+            fields["span_id"] = f"{self.trace.span_id:016x}"
+        return fields
+
+    def _read_headers(self) -> TraceContext | None:
+        traceparent = tracestate = None
+        for name, value in self._headers:
+            if name == b"traceparent":
+                traceparent = value
+            elif name == b"tracestate":
+                tracestate = value
+            elif name == b"x-client-request-id":
+                self.client_request_id = value[:512].decode("ascii", "replace")
+        return parse_traceparent(traceparent, tracestate) if traceparent is not None else None

@@ -1,0 +1,41 @@
+"""``GET /v1/models`` and ``GET /v1/models/{model}``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar import Request, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import Parameter
+
+from gateway.models.schemas import AnthropicModelList, ModelList, ModelObject
+from gateway.models.service import ModelService
+
+PREFIXES = ("/v1", "/v1/openai/v1")
+
+
+def model_routes(service: ModelService) -> list[HTTPRouteHandler]:
+    @get(
+        [f"{prefix}/models" for prefix in PREFIXES],
+        operation_id="listModels",
+        summary="List models",
+        tags=["Models"],
+        opt={"operation_id": "listModels"},
+    )
+    async def list_models(request: Request[Any, Any, Any]) -> ModelList | AnthropicModelList:
+        if "anthropic-version" in request.headers:
+            return service.list_for_anthropic()
+        return service.list()
+
+    @get(
+        [f"{prefix}/models/{{model:path}}" for prefix in PREFIXES],
+        operation_id="retrieveModel",
+        summary="Retrieve model",
+        tags=["Models"],
+    )
+    async def retrieve_model(
+        model: Annotated[str, Parameter(description="Id or alias; may contain slashes.")],
+    ) -> ModelObject:
+        return service.get(str(model).removeprefix("/"))
+
+    return [list_models, retrieve_model]

@@ -1,0 +1,71 @@
+"""Models as objects of the API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.models.schemas import AnthropicModel, AnthropicModelList, ModelList, ModelObject
+from gateway.routing.catalog import Catalog, Model
+from gateway.routing.discovery import Discovery
+
+_MODEL_TYPES = {"chat": "llm", "embedding": "embedding", "rerank": "rerank", "moderation": "llm"}
+"""Our kinds in LlamaStack's words."""
+
+
+class ModelService:
+    """Answers from the catalog; asks no server."""
+
+    def __init__(self, catalog: Catalog, discovery: Discovery) -> None:
+        self._catalog = catalog
+        self._discovery = discovery
+
+    def list(self) -> ModelList:
+        return ModelList(data=[self._object(model) for model in self._catalog.models()])
+
+    def get(self, name: str) -> ModelObject:
+        """By id or alias. Raises ``ModelNotFound``."""
+        return self._object(self._catalog.get(name))
+
+    def list_for_anthropic(self) -> AnthropicModelList:
+        models = [
+            AnthropicModel(
+                id=model.id,
+                display_name=model.id,
+                created_at=datetime.fromtimestamp(model.created, UTC).isoformat(),
+            )
+            for model in self._catalog.models()
+        ]
+        return AnthropicModelList(
+            data=models,
+            first_id=models[0].id if models else None,
+            last_id=models[-1].id if models else None,
+        )
+
+    def _object(self, model: Model) -> ModelObject:
+        backend = model.backends[0]
+        provider_id = self._discovery.provider_id(backend.server)
+        metadata: dict[str, Any] = {}
+        if model.dimension is not None:
+            metadata["embedding_dimension"] = model.dimension
+        if model.context_length is not None:
+            metadata["context_length"] = model.context_length
+        if model.aliases:
+            metadata["aliases"] = list(model.aliases)
+        model_type = _MODEL_TYPES[model.kind or "chat"]
+        return ModelObject(
+            id=model.id,
+            created=model.created,
+            owned_by=backend.server.provider,
+            custom_metadata={
+                "model_type": model_type,
+                "provider_id": provider_id,
+                "provider_resource_id": backend.model,
+                **metadata,
+            },
+            identifier=model.id,
+            provider_id=provider_id,
+            provider_resource_id=backend.model,
+            metadata=metadata,
+            model_type=model_type,
+        )

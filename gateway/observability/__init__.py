@@ -1,0 +1,1 @@
+"""Traces, metrics and logs, with the names of OpenTelemetry's semantic conventions."""

@@ -1,0 +1,151 @@
+"""Metrics, kept by ``prometheus_client`` under the names of the semantic conventions.
+
+``/metrics`` renders them for Prometheus; :mod:`gateway.observability.otlp_metrics` pushes the same
+numbers by OTLP. With several workers the files of prometheus_client's multiprocess mode add them
+up (``PROMETHEUS_MULTIPROC_DIR``, set by ``understudy serve``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from gateway.observability import semconv
+from gateway.relay.call import ModelCall
+
+CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+_NANOSECOND = 1e-9
+
+
+class Metrics:
+    """Every instrument, with the series that are in use kept at hand."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._http_duration = self._histogram(
+            semconv.M_HTTP_DURATION,
+            "s",
+            "Duration of requests to the gateway.",
+            [semconv.HTTP_METHOD, semconv.HTTP_ROUTE, semconv.HTTP_STATUS],
+            semconv.HTTP_DURATION_BUCKETS,
+        )
+        call = [semconv.OPERATION, semconv.PROVIDER, semconv.REQUEST_MODEL, semconv.SERVER_ADDRESS]
+        self._duration = self._histogram(
+            semconv.M_DURATION,
+            "s",
+            "Duration of calls to model servers, streams to their end.",
+            [*call, semconv.ERROR_TYPE],
+            semconv.DURATION_BUCKETS,
+        )
+        self._tokens = self._histogram(
+            semconv.M_TOKENS,
+            "{token}",
+            "Tokens of calls to model servers, where the server told.",
+            [*call, semconv.TOKEN_TYPE],
+            semconv.TOKEN_BUCKETS,
+        )
+        self._first_chunk = self._histogram(
+            semconv.M_TIME_TO_FIRST_CHUNK,
+            "s",
+            "Time to the first event of a stream.",
+            call,
+            semconv.FIRST_CHUNK_BUCKETS,
+        )
+        self.active_requests = Gauge(
+            prometheus_name(semconv.M_HTTP_ACTIVE, ""),
+            "Requests in progress.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self._connections = Gauge(
+            prometheus_name(semconv.M_UPSTREAM_CONNECTIONS, ""),
+            "Open connections to a model server, idle ones included.",
+            [label(semconv.SERVER_ADDRESS), label(semconv.SERVER_PORT)],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self._up = Gauge(
+            prometheus_name(semconv.M_UPSTREAM_UP, ""),
+            "Whether a model server answered when last asked for its models.",
+            [label(semconv.SERVER_ADDRESS), label(semconv.SERVER_PORT)],
+            registry=self.registry,
+            multiprocess_mode="livemin",
+        )
+        self._http_series: dict[tuple[str, str, int], Any] = {}
+        self._call_series: dict[tuple[Any, ...], _CallSeries] = {}
+
+    def request_ended(self, method: str, route: str, status: int, nanoseconds: int) -> None:
+        key = (method, route, status)
+        series = self._http_series.get(key)
+        if series is None:
+            series = self._http_series[key] = self._http_duration.labels(method, route, status)
+        series.observe(nanoseconds * _NANOSECOND)
+
+    def call_ended(self, call: ModelCall) -> None:
+        server = call.backend.server
+        key = (call.operation.name, server.provider, call.model, server.host, call.error_type)
+        series = self._call_series.get(key)
+        if series is None:
+            series = self._call_series[key] = _CallSeries(self, key)
+        assert call.ended is not None  # a call is counted when it is over
+        series.duration.observe((call.ended - call.started) * _NANOSECOND)
+        if call.stream and call.first_chunk is not None:
+            series.first_chunk.observe((call.first_chunk - call.started) * _NANOSECOND)
+        if call.usage is not None:
+            if (count := call.usage.input) is not None:
+                series.input_tokens.observe(count)
+            if (count := call.usage.output) is not None:
+                series.output_tokens.observe(count)
+
+    def connections_changed(self, host: str, port: int, change: int) -> None:
+        self._connections.labels(host, port).inc(change)
+
+    def server_answered(self, host: str, port: int, *, up: bool) -> None:
+        self._up.labels(host, port).set(up)
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes; of all workers, where there are several."""
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            return generate_latest(registry)
+        return generate_latest(self.registry)
+
+    def _histogram(
+        self, name: str, unit: str, help_text: str, labels: list[str], buckets: Iterable[float]
+    ) -> Histogram:
+        return Histogram(
+            prometheus_name(name, unit),
+            help_text,
+            [label(one) for one in labels],
+            buckets=tuple(buckets),
+            registry=self.registry,
+        )
+
+
+class _CallSeries:
+    """The series of one kind of call, looked up once."""
+
+    __slots__ = ("duration", "first_chunk", "input_tokens", "output_tokens")
+
+    def __init__(self, metrics: Metrics, key: tuple[Any, ...]) -> None:
+        *call, error_type = key
+        self.duration = metrics._duration.labels(*call, error_type or "")
+        self.first_chunk = metrics._first_chunk.labels(*call)
+        self.input_tokens = metrics._tokens.labels(*call, "input")
+        self.output_tokens = metrics._tokens.labels(*call, "output")
+
+
+def label(name: str) -> str:
+    """``http.request.method`` as Prometheus writes it."""
+    return name.replace(".", "_")
+
+
+def prometheus_name(name: str, unit: str) -> str:
+    """OpenTelemetry's translation of a metric's name and unit."""
+    suffix = "_seconds" if unit == "s" else ""
+    return label(name) + suffix

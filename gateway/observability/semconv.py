@@ -1,0 +1,68 @@
+"""Every telemetry name that we emit, in one place.
+
+From OpenTelemetry's semantic conventions for HTTP (stable) and for generative AI (published state,
+1.41). The latter still move; when they do, this is the file that changes.
+"""
+
+from __future__ import annotations
+
+HTTP_METHOD = "http.request.method"
+HTTP_ROUTE = "http.route"
+HTTP_STATUS = "http.response.status_code"
+HTTP_REQUEST_ID = "http.response.header.x-request-id"
+HTTP_CLIENT_REQUEST_ID = "http.request.header.x-client-request-id"
+URL_PATH = "url.path"
+URL_SCHEME = "url.scheme"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+ERROR_TYPE = "error.type"
+
+OPERATION = "gen_ai.operation.name"
+PROVIDER = "gen_ai.provider.name"
+OUTPUT_TYPE = "gen_ai.output.type"
+REQUEST_MODEL = "gen_ai.request.model"
+REQUEST_STREAM = "gen_ai.request.stream"
+REQUEST_CHOICE_COUNT = "gen_ai.request.choice.count"
+REQUEST_SEED = "gen_ai.request.seed"
+REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
+REQUEST_TEMPERATURE = "gen_ai.request.temperature"
+REQUEST_TOP_P = "gen_ai.request.top_p"
+REQUEST_TOP_K = "gen_ai.request.top_k"
+REQUEST_FREQUENCY_PENALTY = "gen_ai.request.frequency_penalty"
+REQUEST_PRESENCE_PENALTY = "gen_ai.request.presence_penalty"
+REQUEST_STOP_SEQUENCES = "gen_ai.request.stop_sequences"
+REQUEST_ENCODING_FORMATS = "gen_ai.request.encoding_formats"
+EMBEDDINGS_DIMENSIONS = "gen_ai.embeddings.dimension.count"
+RESPONSE_ID = "gen_ai.response.id"
+RESPONSE_MODEL = "gen_ai.response.model"
+RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+RESPONSE_TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+INPUT_TOKENS = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
+INPUT_MESSAGES = "gen_ai.input.messages"
+OUTPUT_MESSAGES = "gen_ai.output.messages"
+CONTENT_EVENT = "gen_ai.client.inference.operation.details"
+OPENAI_API_TYPE = "openai.api.type"
+OPENAI_FINGERPRINT = "openai.response.system_fingerprint"
+TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105  (a name, not a secret)
+
+M_HTTP_DURATION = "http.server.request.duration"
+M_HTTP_ACTIVE = "http.server.active_requests"
+M_DURATION = "gen_ai.client.operation.duration"
+M_TOKENS = "gen_ai.client.token.usage"
+M_TIME_TO_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
+M_UPSTREAM_CONNECTIONS = "understudy.upstream.connections"
+M_UPSTREAM_UP = "understudy.upstream.up"
+
+HTTP_DURATION_BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0,
+)  # fmt: skip
+DURATION_BUCKETS = (
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
+)  # fmt: skip
+TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
+FIRST_CHUNK_BUCKETS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip

@@ -1,0 +1,170 @@
+"""What is told of a request when it is over: its spans, its metrics, its log line."""
+
+from __future__ import annotations
+
+import logging
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.trace import Event
+from opentelemetry.trace import SpanKind
+
+from gateway.observability import semconv
+from gateway.observability.metrics import Metrics
+from gateway.observability.tracing import Trace, Tracing
+
+if TYPE_CHECKING:
+    from gateway.http.exchange import Exchange
+    from gateway.relay.call import ModelCall
+
+logger = logging.getLogger("gateway.access")
+
+UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/v1/health"})
+"""Paths that probes and scrapers ask all day; nobody wants their spans."""
+
+_NANOSECOND = 1e-9
+
+
+class Telemetry:
+    """Told by the edge when a request begins and ends."""
+
+    def __init__(self, tracing: Tracing, metrics: Metrics, *, access_log: bool = False) -> None:
+        self.tracing = tracing
+        self.metrics = metrics
+        self._access_log = access_log
+        self._active = metrics.active_requests
+
+    def begin(self, exchange: Exchange) -> None:
+        self._active.inc()
+        if self.tracing.enabled and exchange.path not in UNTRACED:
+            exchange.trace = self.tracing.begin(exchange.method, exchange.parent)
+
+    def end(self, exchange: Exchange) -> None:
+        """Never raises and never blocks: exporting happens elsewhere."""
+        ended = perf_counter_ns()
+        self._active.dec()
+        status = exchange.status or 499
+        self.metrics.request_ended(
+            exchange.method, exchange.route, status, ended - exchange.started
+        )
+        for call in exchange.calls:
+            call.end()
+            self.metrics.call_ended(call)
+        trace = exchange.trace
+        if trace is not None and trace.sampled:
+            for call in exchange.calls:
+                self._record_call(exchange, trace, call)
+            self._record_request(exchange, trace, status, ended)
+        if self._access_log or exchange.error_type is not None:
+            self._log(exchange, status, ended)
+
+    def _record_request(self, exchange: Exchange, trace: Trace, status: int, ended: int) -> None:
+        attributes: dict[str, Any] = {
+            semconv.HTTP_METHOD: exchange.method,
+            semconv.HTTP_ROUTE: exchange.route,
+            semconv.HTTP_STATUS: status,
+            semconv.URL_PATH: exchange.path,
+            semconv.URL_SCHEME: exchange.scheme,
+            semconv.HTTP_REQUEST_ID: (exchange.request_id.decode(),),
+        }
+        if exchange.client_request_id is not None:
+            attributes[semconv.HTTP_CLIENT_REQUEST_ID] = (exchange.client_request_id,)
+        if exchange.error_type is not None:
+            attributes[semconv.ERROR_TYPE] = exchange.error_type
+        name = f"{exchange.method} {exchange.route}" if exchange.route else exchange.method
+        # By the HTTP conventions a 4xx is not an error of the server's span.
+        failed = status >= 500 or (status < 400 and exchange.error_type is not None)
+        self.tracing.record(
+            trace,
+            name=name,
+            kind=SpanKind.SERVER,
+            span_id=trace.span_id,
+            parent_id=trace.parent.span_id if trace.parent is not None else None,
+            attributes=attributes,
+            started=exchange.started + exchange.clock,
+            ended=ended + exchange.clock,
+            error=exchange.error_type if failed else None,
+        )
+
+    def _record_call(self, exchange: Exchange, trace: Trace, call: ModelCall) -> None:
+        assert call.ended is not None  # ended above
+        attributes = call_attributes(call)
+        events: tuple[Event, ...] = ()
+        if call.content is not None:
+            if self.tracing.content_on_spans:
+                attributes.update(call.content)
+            if self.tracing.content_as_events:
+                events = (
+                    Event(semconv.CONTENT_EVENT, dict(call.content), call.ended + exchange.clock),
+                )
+        self.tracing.record(
+            trace,
+            name=f"{call.operation.name} {call.model}",
+            kind=SpanKind.CLIENT,
+            span_id=call.span_id,
+            parent_id=trace.span_id,
+            attributes=attributes,
+            started=call.started + exchange.clock,
+            ended=call.ended + exchange.clock,
+            error=call.error_type,
+            events=events,
+        )
+
+    def _log(self, exchange: Exchange, status: int, ended: int) -> None:
+        fields = exchange.log_fields() | {
+            "method": exchange.method,
+            "path": exchange.path,
+            "status": status,
+            "milliseconds": round((ended - exchange.started) / 1e6, 1),
+        }
+        if exchange.calls:
+            call = exchange.calls[-1]
+            fields |= {"model": call.model, "server": call.backend.server.name}
+        if exchange.error_type is not None:
+            fields["error_type"] = exchange.error_type
+        level = logging.WARNING if status >= 500 else logging.INFO
+        if level == logging.WARNING or self._access_log:
+            logger.log(level, "%s %s %s", exchange.method, exchange.path, status, extra=fields)
+
+
+def call_attributes(call: ModelCall) -> dict[str, Any]:
+    """The CLIENT span's attributes: what is known, and nothing guessed."""
+    operation, server = call.operation, call.backend.server
+    attributes: dict[str, Any] = {
+        semconv.OPERATION: operation.name,
+        semconv.PROVIDER: server.provider,
+        semconv.REQUEST_MODEL: call.model,
+        semconv.RESPONSE_MODEL: call.backend.model,
+        semconv.SERVER_ADDRESS: server.host,
+        semconv.SERVER_PORT: server.port,
+    }
+    if operation.api_type is not None:
+        attributes[semconv.OPENAI_API_TYPE] = operation.api_type
+    attributes.update(operation.attributes(call.request))
+    if call.stream:
+        attributes[semconv.REQUEST_STREAM] = True
+        if call.first_chunk is not None:
+            attributes[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = (
+                call.first_chunk - call.started
+            ) * _NANOSECOND
+    if call.response_id is not None:
+        attributes[semconv.RESPONSE_ID] = call.response_id
+    if call.finish_reasons:
+        attributes[semconv.RESPONSE_FINISH_REASONS] = tuple(call.finish_reasons)
+    if call.system_fingerprint is not None:
+        attributes[semconv.OPENAI_FINGERPRINT] = call.system_fingerprint
+    usage = call.usage
+    if usage is not None:
+        if (count := usage.input) is not None:
+            attributes[semconv.INPUT_TOKENS] = count
+        if (count := usage.output) is not None:
+            attributes[semconv.OUTPUT_TOKENS] = count
+        details = usage.prompt_tokens_details
+        if details is not None and details.cached_tokens is not None:
+            attributes[semconv.CACHED_TOKENS] = details.cached_tokens
+        details = usage.completion_tokens_details
+        if details is not None and details.reasoning_tokens is not None:
+            attributes[semconv.REASONING_TOKENS] = details.reasoning_tokens
+    if call.error_type is not None:
+        attributes[semconv.ERROR_TYPE] = call.error_type
+    return attributes

@@ -1,0 +1,183 @@
+"""Spans: one SERVER span for a request, one CLIENT span for each call to a model server.
+
+Both are written down once, when they are over, straight into the SDK's span processor. That keeps
+the SDK's exporters, samplers, resource and ``OTEL_*`` variables, and leaves out the live span
+objects (a lock and a cleaning pass for each attribute) that would cost more than the rest of the
+relay together.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import Decision, Sampler
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
+
+from gateway import __version__
+from gateway.observability.trace_context import TraceContext
+
+__all__ = ["Trace", "Tracing"]
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_UNSAMPLED = TraceFlags(TraceFlags.DEFAULT)
+_NO_PARENT = Context()
+_UNSET = Status(StatusCode.UNSET)
+_SCOPE = InstrumentationScope("understudy", __version__)
+
+CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+_ON_SPANS = {"true", "span_only", "span_and_event"}
+_AS_EVENTS = {"event_only", "span_and_event"}
+
+
+class Trace:
+    """One request's place in its trace.
+
+    ``span_id`` is that of the SERVER span; ``parent`` is the caller's context, if it sent one.
+    """
+
+    __slots__ = ("parent", "sampled", "span_id", "state", "trace_id")
+
+    def __init__(
+        self,
+        trace_id: int,
+        span_id: int,
+        *,
+        parent: TraceContext | None,
+        sampled: bool,
+        state: TraceState | None,
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent = parent
+        self.sampled = sampled
+        self.state = state
+
+    def context(self) -> Context:
+        """An OpenTelemetry context in which other instrumentations' spans become children."""
+        span = SpanContext(
+            self.trace_id,
+            self.span_id,
+            is_remote=False,
+            trace_flags=_SAMPLED if self.sampled else _UNSAMPLED,
+            trace_state=self.state,
+        )
+        return set_span_in_context(NonRecordingSpan(span))
+
+
+class Tracing:
+    """Decides what is recorded and hands it to the exporter.
+
+    Without ``processors`` nothing is recorded, and a caller's context goes upstream as it came.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: TracerProvider,
+        processors: Sequence[SpanProcessor],
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._provider = provider
+        self._finish = [processor.on_end for processor in processors]
+        self.enabled = bool(processors)
+        self._sampler: Sampler = provider.sampler
+        self._resource = provider.resource
+        capture = environment.get(CAPTURE_CONTENT, "").lower()
+        self.content_on_spans = self.enabled and capture in _ON_SPANS
+        self.content_as_events = self.enabled and capture in _AS_EVENTS
+
+    @property
+    def captures_content(self) -> bool:
+        return self.content_on_spans or self.content_as_events
+
+    def begin(self, name: str, parent: TraceContext | None) -> Trace | None:
+        """The place of a new request; ``None`` where nothing is traced at all."""
+        if not self.enabled:
+            return None
+        getrandbits = random.getrandbits
+        if parent is None:
+            trace_id = getrandbits(128) or 1
+            context = _NO_PARENT
+        else:
+            trace_id = parent.trace_id
+            context = _context_of(parent)
+        result = self._sampler.should_sample(context, trace_id, name, SpanKind.SERVER)
+        return Trace(
+            trace_id,
+            getrandbits(64) or 1,
+            parent=parent,
+            sampled=result.decision is Decision.RECORD_AND_SAMPLE,
+            state=result.trace_state,
+        )
+
+    def record(
+        self,
+        trace: Trace,
+        *,
+        name: str,
+        kind: SpanKind,
+        span_id: int,
+        parent_id: int | None,
+        attributes: dict[str, Any],
+        started: int,
+        ended: int,
+        error: str | None = None,
+        events: tuple[Any, ...] = (),
+    ) -> None:
+        """Write down a span that is over; times in nanoseconds since the epoch."""
+        state = trace.state
+        parent = None
+        if parent_id is not None:
+            parent = SpanContext(trace.trace_id, parent_id, False, _SAMPLED, state)
+        span = ReadableSpan(
+            name=name,
+            context=SpanContext(trace.trace_id, span_id, False, _SAMPLED, state),
+            parent=parent,
+            resource=self._resource,
+            attributes=attributes,
+            events=events,
+            kind=kind,
+            status=_UNSET if error is None else Status(StatusCode.ERROR, error),
+            start_time=started,
+            end_time=ended,
+            instrumentation_scope=_SCOPE,
+        )
+        for finish in self._finish:
+            finish(span)
+
+    def shutdown(self) -> None:
+        """Export what is left; blocks for as long as the exporter does."""
+        self._provider.shutdown()
+
+
+def _context_of(parent: TraceContext) -> Context:
+    state = (
+        TraceState.from_header([parent.tracestate.decode("latin-1")]) if parent.tracestate else None
+    )
+    return set_span_in_context(
+        NonRecordingSpan(
+            SpanContext(
+                parent.trace_id,
+                parent.span_id,
+                is_remote=True,
+                trace_flags=_SAMPLED if parent.sampled else _UNSAMPLED,
+                trace_state=state,
+            )
+        ),
+        _NO_PARENT,
+    )

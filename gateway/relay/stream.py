@@ -1,0 +1,212 @@
+"""A streamed answer on its way to the caller.
+
+Whole events are passed on as the bytes they came in. An event is looked into only where something
+must be known or changed: the first one (an overloaded vLLM answers 200 and puts the error there),
+and those that carry usage, a finish reason or an error.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Raw
+
+from gateway.errors import GatewayError, UpstreamError
+from gateway.http.event_stream import (
+    DONE,
+    PING,
+    EventCutter,
+    event_data,
+    split_events,
+    with_data,
+)
+from gateway.ports import Answer, ModelServer
+from gateway.relay.call import ModelCall
+from gateway.relay.operation import Operation, Tee, rename_model
+
+if TYPE_CHECKING:
+    from gateway.http.asgi import Send
+
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class StreamRelay:
+    """Passes one stream on.
+
+    ``show_usage`` says whether the caller asked for the usage event, which is always asked of the
+    server; ``rename`` is the name that the caller knows the model by, where it differs.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_call",
+        "_cutter",
+        "_ended",
+        "_look_always",
+        "_operation",
+        "_rename",
+        "_send",
+        "_server",
+        "_show_usage",
+        "_started",
+        "_tee",
+    )
+
+    def __init__(
+        self,
+        operation: Operation[Any],
+        server: ModelServer,
+        answer: Answer,
+        call: ModelCall,
+        send: Send,
+        *,
+        show_usage: bool,
+        rename: Raw | None,
+        tee: Tee | None,
+    ) -> None:
+        self._operation = operation
+        self._server = server
+        self._answer = answer
+        self._call = call
+        self._send = send
+        self._show_usage = show_usage
+        self._rename = rename
+        self._tee = tee
+        self._look_always = rename is not None or tee is not None
+        self._cutter = EventCutter()
+        self._started = False
+        self._ended = False
+
+    async def run(self) -> None:
+        """Pass the stream on to its end.
+
+        Raises the error of a first event, or ``UpstreamError``, while nothing has been sent, so
+        that it can become a status. Later failures become an error event; the stream then ends
+        without ``[DONE]``, and the call's ``error_type`` is set.
+        """
+        try:
+            await self._relay()
+        except UpstreamError as error:
+            if not self._started:
+                raise
+            await self._break_off(error)
+        else:
+            self._call.end(self._call.error_type)
+            await self._start()
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _relay(self) -> None:
+        answer, send, feed = self._answer, self._send, self._cutter.feed
+        while (block := await answer.next_block()) is not None:
+            if isinstance(block, type):  # Quiet
+                await self._start()
+                await send({"type": "http.response.body", "body": PING, "more_body": True})
+                continue
+            events = feed(block)
+            if not events:
+                continue
+            if self._call.first_chunk is None:
+                self._look_at_first(events)
+                if self._call.first_chunk is None:
+                    continue  # only comments so far
+                await self._start()
+            if self._look_always or _is_notable(events):
+                events = self._look(events)
+            if events:
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+            if self._call.error_type is not None:
+                return
+        if not self._ended:
+            raise UpstreamError(
+                "The model server ended the stream before the answer was complete.",
+                code="upstream_disconnected",
+            )
+
+    def _look_at_first(self, events: bytes) -> None:
+        """Raise the error that the first event is, if it is one."""
+        for event in split_events(events):
+            if data := event_data(event):
+                self._call.first_chunk = perf_counter_ns()
+                if b'"error"' in data and (error := self._server.event_error(data)):
+                    if not self._started:
+                        raise error
+                elif (answer := self._operation.read_event(data)) is not None:
+                    self._call.response_id = answer.id
+                return
+
+    def _look(self, events: bytes) -> bytes:
+        """Go through the events one by one; what is to be passed on of them."""
+        kept = []
+        for event in split_events(events):
+            data = event_data(event)
+            if data == DONE:
+                self._ended = True
+                kept.append(event)
+            elif not data:
+                kept.append(event)
+            elif b'"error"' in data and (error := self._server.event_error(data)):
+                self._call.end(error.error_type)
+                kept.append(self._operation.error_event(error))
+                break  # a [DONE] after it would pretend success
+            elif (shown := self._see(event, data)) is not None:
+                kept.append(shown)
+        return b"".join(kept)
+
+    def _see(self, event: bytes, data: bytes) -> bytes | None:
+        """Note what one good event says; return it as the caller shall see it, if at all."""
+        operation, call = self._operation, self._call
+        answer = operation.read_event(data)
+        if answer is not None:
+            operation.note(call, answer)
+            if b'_reason":"' in data:
+                self._ended = True
+            if (
+                operation.asks_usage
+                and not self._show_usage
+                and answer.usage is not None
+                and not answer.choices
+            ):
+                return None
+        if self._rename is not None and answer is not None:
+            renamed = rename_model(data, operation.stream_model_path, self._rename)
+            if renamed is not data:
+                data, event = renamed, with_data(event, renamed)
+        if self._tee is not None:
+            self._tee.event(data)
+        return event
+
+    async def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            await self._send(
+                {"type": "http.response.start", "status": 200, "headers": HEADERS.copy()}
+            )
+
+    async def _break_off(self, error: GatewayError) -> None:
+        self._call.end(error.error_type)
+        await self._send(
+            {
+                "type": "http.response.body",
+                "body": self._operation.error_event(error),
+                "more_body": False,
+            }
+        )
+
+
+def _is_notable(events: bytes) -> bool:
+    """Whether any of these events may carry what must be looked at.
+
+    A key in quotes can't occur inside a JSON string, where quotes are escaped; the rest is a cheap
+    "maybe" that :meth:`StreamRelay._look` decides.
+    """
+    return (
+        b'"usage":' in events
+        or b'_reason":"' in events
+        or b'"error"' in events
+        or b"[DONE]" in events
+    )

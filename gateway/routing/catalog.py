@@ -1,0 +1,100 @@
+"""The models that clients can name, and the backends behind each."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct, field
+
+from gateway.errors import ModelNotFound, WrongKind
+from gateway.ports import ModelServer
+from gateway.settings import ModelKind
+
+__all__ = ["Backend", "Catalog", "Model"]
+
+PROVIDER_PREFIX = "vllm/"
+"""LlamaStack names models ``provider/model``; a client written for it may do so here as well."""
+
+_PURPOSES = {
+    "chat": "chat and text completions",
+    "embedding": "embeddings",
+    "rerank": "reranking",
+    "moderation": "moderation",
+}
+
+
+class Backend(Struct, frozen=True, kw_only=True, eq=False):
+    """One server that runs a model, and the model's name there."""
+
+    server: ModelServer
+    model: str
+    weight: int = 1
+    priority: int = 0
+
+
+class Model(Struct, kw_only=True, eq=False):
+    """A model under the name that clients use.
+
+    ``kind`` is ``None`` until a server has told; ``dimension`` is that of an embedding model's
+    vectors, ``context_length`` is in tokens.
+    """
+
+    id: str
+    backends: Sequence[Backend]
+    kind: ModelKind | None = None
+    aliases: Sequence[str] = ()
+    dimension: int | None = None
+    context_length: int | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def candidates(self) -> Sequence[Backend]:
+        """The backends in the order in which to ask them: by priority, then by weight and luck."""
+        if len(self.backends) == 1:
+            return self.backends
+        return sorted(
+            self.backends, key=lambda one: (one.priority, -(random.random() ** (1 / one.weight)))
+        )
+
+
+class Catalog:
+    """Names to models. Replaced as a whole by discovery, so a lookup never sees half a change."""
+
+    def __init__(self, models: Iterable[Model] = ()) -> None:
+        self._models: dict[str, Model] = {}
+        self._names: dict[str, Model] = {}
+        self.replace(models)
+
+    def replace(self, models: Iterable[Model]) -> None:
+        """From now on, these. Where a name is given twice, the first one has it."""
+        by_id = {model.id: model for model in reversed(list(models))}
+        self._models = dict(reversed(by_id.items()))
+        aliases = {alias: model for model in by_id.values() for alias in model.aliases}
+        self._names = aliases | self._models
+
+    def models(self) -> list[Model]:
+        return list(self._models.values())
+
+    def get(self, name: str) -> Model:
+        """The model of this id or alias. Raises ``ModelNotFound``."""
+        model = self._names.get(name)
+        if model is None:
+            model = self._names.get(name.removeprefix(PROVIDER_PREFIX))
+        if model is None:
+            raise ModelNotFound(f"The model '{name}' does not exist.", param="model")
+        return model
+
+    def find(self, name: str, kinds: frozenset[str]) -> Model:
+        """The model, if it is of one of these kinds (any, where none are given).
+
+        Raises ``ModelNotFound``, or ``WrongKind`` that says what the model is for.
+        """
+        model = self._names.get(name) or self.get(name)
+        if kinds and model.kind is not None and model.kind not in kinds:
+            wanted = " or ".join(_PURPOSES[kind] for kind in sorted(kinds))
+            raise WrongKind(
+                f"The model '{name}' is for {_PURPOSES[model.kind]}, not for {wanted}.",
+                param="model",
+            )
+        return model

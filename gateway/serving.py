@@ -1,0 +1,129 @@
+"""The process: sockets, workers, signals and the garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import shutil
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from gateway.observability.logging import configure_logging
+from gateway.settings import ServerSettings, Settings, load_settings
+
+if TYPE_CHECKING:
+    from gateway.app import Application
+
+CONFIG_VARIABLE = "UNDERSTUDY_CONFIG"
+"""Where worker processes find the configuration file."""
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the 60 s for which load balancers keep an idle connection, so that they close first."""
+
+_GARBAGE_THRESHOLDS = (50_000, 20, 50)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Exits the process with uvicorn's status on failure."""
+    configure_logging(settings.telemetry)
+    allow_many_sockets()
+    options = _uvicorn_options(settings.server)
+    if settings.server.workers == 1:
+        uvicorn.run(build(settings), **options)
+        return
+    # Each worker builds its own application from the same file and environment.
+    directory = Path(settings.data_dir) / "metrics"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    uvicorn.run(
+        "gateway.serving:build_worker", factory=True, workers=settings.server.workers, **options
+    )
+
+
+def build(settings: Settings) -> Any:
+    """The ASGI application of one process."""
+    from gateway.app import create_app  # here, so that workers set up prometheus_client first
+
+    application = create_app(settings)
+    application.around(_running(application))
+    return application.public
+
+
+def build_worker() -> Any:
+    """What a worker process runs; called by uvicorn."""
+    config = os.environ.get(CONFIG_VARIABLE)
+    settings = load_settings(Path(config) if config else None)
+    configure_logging(settings.telemetry)
+    return build(settings)
+
+
+def allow_many_sockets() -> None:
+    """Raise the limit of open files to what the system allows: each stream needs two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # not allowed: go on with what there is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@asynccontextmanager
+async def _running(application: Application) -> AsyncIterator[None]:
+    """What surrounds the time in which a process takes requests."""
+    settings = application.settings.server
+    async with contextlib.AsyncExitStack() as stack:
+        if application.management is not None and settings.management_port is not None:
+            await stack.enter_async_context(
+                _management_server(application.management, settings.host, settings.management_port)
+            )
+        # What is alive now stays alive: taking it out of the collector's sight, and collecting
+        # less often, takes its pauses out of the slowest answers.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GARBAGE_THRESHOLDS)
+        yield
+
+
+@asynccontextmanager
+async def _management_server(app: Any, host: str, port: int) -> AsyncIterator[None]:
+    """A second, small server on the management port, shared by all workers."""
+    listener = socket.create_server((host, port), reuse_port=True)
+    server = _QuietServer(
+        uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, server_header=False)
+    )
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve([listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+
+
+class _QuietServer(uvicorn.Server):
+    """Leaves the signals to the server of the API."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _uvicorn_options(settings: ServerSettings) -> dict[str, Any]:
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "none",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "backlog": 4096,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": settings.shutdown_grace_seconds,
+    }
