@@ -9,10 +9,8 @@ from typing import Any, cast
 from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi import OpenAPIConfig
 
 from adapters.vllm import VllmServer
-from gateway import __version__
 from gateway.chat.routes import chat_routes
 from gateway.chat.service import CHAT
 from gateway.completions.routes import completion_routes
@@ -72,9 +70,11 @@ class Application:
         service = ManagementService(self.discovery)
         probes = probe_routes(service, self.metrics)
         separate = settings.server.management_port is not None
-        handlers = [*self._api_routes(service), *([] if separate else probes)]
-        self.litestar = _litestar(handlers, lifespan=[self._lifespan])
-        self.public = Edge(cast(ASGIApp, self.litestar), self.telemetry, relays_by_path(handlers))
+        self.handlers = [*self._api_routes(service), *([] if separate else probes)]
+        self.litestar = _litestar(self.handlers, lifespan=[self._lifespan])
+        self.public = Edge(
+            cast(ASGIApp, self.litestar), self.telemetry, relays_by_path(self.handlers)
+        )
         self.management = (
             Edge(cast(ASGIApp, _litestar(probes)), self.telemetry, relays={}) if separate else None
         )
@@ -137,9 +137,7 @@ def _litestar(handlers: list[HTTPRouteHandler], lifespan: list[Any] | None = Non
             GatewayError: _answer_error,
             HTTPException: _answer_http_exception,
         },
-        openapi_config=OpenAPIConfig(
-            title="Understudy", version=__version__, render_plugins=[], path="/docs"
-        ),
+        openapi_config=None,
         logging_config=None,
         request_max_body_size=None,
     )

@@ -91,7 +91,7 @@ def openapi(output: Path, check: bool) -> None:
     from gateway.contract import contract_files
 
     stale = []
-    for name, text in contract_files().items():
+    for name, text in contract_files(output).items():
         file = output / name
         if file.exists() and file.read_text(encoding="utf-8") == text:
             continue

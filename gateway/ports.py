@@ -77,8 +77,8 @@ class ModelServer(Protocol):
         A status that isn't 2xx is an answer, not an exception.
         """
 
-    async def refusal(self, answer: Answer) -> GatewayError:
-        """The error that a not-2xx answer means, in OpenAI's shape. Closes the answer."""
+    async def refusal(self, path: str, answer: Answer) -> GatewayError:
+        """The error that a not-2xx answer of ``path`` means, in OpenAI's shape. Closes it."""
 
     def event_error(self, data: bytes) -> GatewayError | None:
         """The error that a stream's event carries, if it is one."""

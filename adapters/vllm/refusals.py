@@ -32,7 +32,18 @@ from gateway.errors import (
 )
 
 _LONGEST_MESSAGE = 4096
-_CONTEXT_LENGTH = re.compile(r"maximum context length|max_model_len|longer than the maximum")
+_CONTEXT_LENGTH = re.compile(r"maximum context length|longer than the maximum model length")
+_INPUT = {
+    "/v1/chat/completions": "messages",
+    "/v1/completions": "prompt",
+    "/v1/embeddings": "input",
+    "/v1/rerank": "documents",
+    "/v1/messages": "messages",
+    "/tokenize": "prompt",
+}
+"""What the caller calls its input, where vLLM speaks of ``input_tokens``."""
+_ABOUT = (("dimensions", "dimensions"), ("multimodal", None), ("chat template", None))
+"""Words in a message that has no ``param``, and what it is about (``None``: the input)."""
 _VALIDATION = re.compile(r"\{'type': .*\}", re.DOTALL)
 
 
@@ -41,12 +52,13 @@ def refusal(
     content_type: str,
     body: bytes,
     *,
+    path: str = "",
     retry_after: bytes | None = None,
     credentials_forwarded: bool = False,
 ) -> GatewayError:
     """The error for an answer that isn't 2xx.
 
-    ``credentials_forwarded`` says whose credentials a 401 or 403 is about: the caller's, or the
+    ``path`` is the endpoint that was asked. ``credentials_forwarded`` says whose credentials a 401 or 403 is about: the caller's, or the
     gateway's own, which is nothing that the caller could mend.
     """
     if 300 <= status < 400:
@@ -63,7 +75,7 @@ def refusal(
     said = _decode(body)
     if said is None:
         return _without_words(status, content_type)
-    return _with_retry_after(_from_words(status, said), retry_after)
+    return _with_retry_after(_from_words(status, said, path), retry_after)
 
 
 def event_error(data: bytes) -> GatewayError | None:
@@ -95,7 +107,7 @@ def _without_words(status: int, content_type: str) -> GatewayError:
     return error_for_status(status)(f"The model server answered {status} with {what}.")
 
 
-def _from_words(status: int, said: Any) -> GatewayError:
+def _from_words(status: int, said: Any, path: str = "") -> GatewayError:
     error = said.get("error", said.get("detail")) if isinstance(said, dict) else said
     if isinstance(error, dict):
         message = error.get("message") or error.get("detail") or str(error)
@@ -113,18 +125,22 @@ def _from_words(status: int, said: Any) -> GatewayError:
             code="model_not_supported",
         )
     if status in (400, 422):
-        return _invalid(text, param, code)
+        return _invalid(text, param, code, path)
     if status == 404 and (code or param == "model" or "does not exist" in text):
         return ModelNotFound(text, param="model")
     return error_for_status(status)(text, param=param, code=code)
 
 
-def _invalid(message: str, param: str | None, code: str | None) -> InvalidRequest:
+def _invalid(message: str, param: str | None, code: str | None, path: str) -> InvalidRequest:
     message, found = _readable(message)
     param = _strip_body(param) or found
     if _CONTEXT_LENGTH.search(message):
         # The code that OpenAI gives, which agent frameworks look for.
-        return InvalidRequest(message, param=param, code="context_length_exceeded")
+        return InvalidRequest(message, param=_INPUT.get(path), code="context_length_exceeded")
+    if param is None:
+        param = next(
+            (name or _INPUT.get(path) for words, name in _ABOUT if words in message), None
+        )
     return InvalidRequest(message, param=param, code=code)
 
 

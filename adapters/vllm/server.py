@@ -167,13 +167,14 @@ class VllmServer:
             )
         return head
 
-    async def refusal(self, answer: Answer) -> GatewayError:
+    async def refusal(self, path: str, answer: Answer) -> GatewayError:
         retry_after = answer.header(b"retry-after")
         body = b"".join(await answer.read())
         return refusals.refusal(
             answer.status,
             answer.content_type,
             body,
+            path=path,
             retry_after=retry_after,
             credentials_forwarded=self._forwards_credentials,
         )

@@ -15,7 +15,7 @@ def chat_routes(relay: Relay) -> list[HTTPRouteHandler]:
         relayed(
             PATHS,
             relay,
-            operation_id="createChatCompletion",
+            name="createChatCompletion",
             summary="Create chat completion",
             tag="Chat",
             answers_with="chat.completion, or a stream of chat.completion.chunk events",

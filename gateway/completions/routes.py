@@ -15,7 +15,7 @@ def completion_routes(relay: Relay) -> list[HTTPRouteHandler]:
         relayed(
             PATHS,
             relay,
-            operation_id="createCompletion",
+            name="createCompletion",
             summary="Create completion",
             tag="Completions",
             answers_with="text_completion, or a stream of them",

@@ -15,7 +15,7 @@ def embedding_routes(relay: Relay) -> list[HTTPRouteHandler]:
         relayed(
             PATHS,
             relay,
-            operation_id="createEmbedding",
+            name="createEmbedding",
             summary="Create embeddings",
             tag="Embeddings",
             answers_with="list of embeddings",

@@ -22,7 +22,7 @@ EMBEDDINGS = Operation(
     name="embeddings",
     path="/v1/embeddings",
     request=EmbeddingRequest,
-    kinds=frozenset({"embedding"}),
+    kinds=("embedding",),
     attributes=embedding_attributes,
     large_answers=True,
 )

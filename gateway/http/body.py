@@ -32,7 +32,7 @@ async def read_json_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientDisconnected("The client left while sending its request.")
-    body = message["body"]
+    body: bytes = message["body"]
     if not message["more_body"]:
         if len(body) > limit:
             raise _too_large(limit)

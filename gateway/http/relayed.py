@@ -20,21 +20,20 @@ def relayed(
     paths: Sequence[str],
     relay: Relay,
     *,
-    operation_id: str,
+    name: str,
     summary: str,
     tag: str,
     answers_with: str,
 ) -> HTTPRouteHandler:
-    """A handler for POST on these paths; the first is the one that the document names."""
+    """A handler for POST on these paths; ``name`` is OpenAI's ``operationId``."""
 
     @post(
         list(paths),
         status_code=200,
-        operation_id=lambda handler, method, parts: "_".join([operation_id, *map(str, parts)]),
         summary=summary,
         tags=[tag],
-        opt={RELAY: relay, ANSWERS_WITH: answers_with, "operation_id": operation_id},
-        name=operation_id,
+        opt={RELAY: relay, ANSWERS_WITH: answers_with},
+        name=name,
     )
     async def handler() -> ASGIApp:
         return cast(ASGIApp, relay)  # Litestar's own type of the same thing

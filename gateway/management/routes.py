@@ -27,18 +27,18 @@ ApiFilter = Literal["v1", "v1alpha", "v1beta", "deprecated"]
 def probe_routes(service: ManagementService, metrics: Metrics) -> list[HTTPRouteHandler]:
     """What belongs on the management port, where there is one."""
 
-    @get("/livez", tags=["Management"], operation_id="livez", summary="Is the process alive?")
+    @get("/livez", tags=["Management"], name="livez", summary="Is the process alive?")
     async def livez() -> Health:
         return Health("OK")
 
-    @get("/readyz", tags=["Management"], operation_id="readyz", summary="May it get requests?")
+    @get("/readyz", tags=["Management"], name="readyz", summary="May it get requests?")
     async def readyz() -> Readiness:
         return service.readiness()
 
     @get(
         "/metrics",
         tags=["Management"],
-        operation_id="metrics",
+        name="metrics",
         summary="Metrics for Prometheus",
         media_type="text/plain",
     )
@@ -51,28 +51,28 @@ def probe_routes(service: ManagementService, metrics: Metrics) -> list[HTTPRoute
 def inspection_routes(service: ManagementService) -> list[HTTPRouteHandler]:
     """What LlamaStack offers to look at a server."""
 
-    @get(_paths("/health"), tags=["Inspect"], operation_id="health", summary="Health")
+    @get(_paths("/health"), tags=["Inspect"], name="health", summary="Health")
     async def health() -> Health:
         return Health("OK")
 
-    @get(_paths("/version"), tags=["Inspect"], operation_id="version", summary="Version")
+    @get(_paths("/version"), tags=["Inspect"], name="version", summary="Version")
     async def version() -> Version:
         return Version(__version__)
 
-    @get(_paths("/providers"), tags=["Inspect"], operation_id="listProviders", summary="Providers")
+    @get(_paths("/providers"), tags=["Inspect"], name="listProviders", summary="Providers")
     async def providers() -> ProviderList:
         return ProviderList(service.providers())
 
     @get(
         _paths("/providers/{provider_id:str}"),
         tags=["Inspect"],
-        operation_id="retrieveProvider",
+        name="retrieveProvider",
         summary="One provider",
     )
     async def provider(provider_id: str) -> Provider:
         return service.provider(provider_id)
 
-    @get(_paths("/inspect/routes"), tags=["Inspect"], operation_id="listRoutes", summary="Routes")
+    @get(_paths("/inspect/routes"), tags=["Inspect"], name="listRoutes", summary="Routes")
     async def routes(
         request: Request[Any, Any, Any], api_filter: ApiFilter | None = None
     ) -> RouteList:

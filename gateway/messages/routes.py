@@ -15,7 +15,7 @@ def message_routes(messages: Relay, count_tokens: Relay) -> list[HTTPRouteHandle
         relayed(
             PATHS,
             messages,
-            operation_id="createMessage",
+            name="createMessage",
             summary="Create a message (Anthropic)",
             tag="Messages",
             answers_with="message, or a stream of message events",
@@ -23,7 +23,7 @@ def message_routes(messages: Relay, count_tokens: Relay) -> list[HTTPRouteHandle
         relayed(
             tuple(f"{path}/count_tokens" for path in PATHS),
             count_tokens,
-            operation_id="countMessageTokens",
+            name="countMessageTokens",
             summary="Count the tokens of a message (Anthropic)",
             tag="Messages",
             answers_with="token count",

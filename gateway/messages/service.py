@@ -9,7 +9,7 @@ import msgspec
 from gateway.errors import GatewayError
 from gateway.messages.schemas import CountTokensRequest, MessagesRequest
 from gateway.observability import semconv
-from gateway.relay.operation import Operation
+from gateway.relay.operation import Operation, no_attributes
 
 _TYPES = {
     400: "invalid_request_error",
@@ -52,7 +52,7 @@ MESSAGES = Operation(
     name="chat",
     path="/v1/messages",
     request=MessagesRequest,
-    kinds=frozenset({"chat", "moderation"}),
+    kinds=("chat", "moderation"),
     attributes=message_attributes,
     stream_model_path=("message", "model"),
     error_body=anthropic_error,
@@ -63,8 +63,8 @@ COUNT_TOKENS = Operation(
     name="count_tokens",
     path="/v1/messages/count_tokens",
     request=CountTokensRequest,
-    kinds=frozenset({"chat", "moderation"}),
-    attributes=lambda _: {},
+    kinds=("chat", "moderation"),
+    attributes=no_attributes,
     error_body=anthropic_error,
     error_event=anthropic_error_event,
 )

@@ -17,10 +17,9 @@ PREFIXES = ("/v1", "/v1/openai/v1")
 def model_routes(service: ModelService) -> list[HTTPRouteHandler]:
     @get(
         [f"{prefix}/models" for prefix in PREFIXES],
-        operation_id="listModels",
+        name="listModels",
         summary="List models",
         tags=["Models"],
-        opt={"operation_id": "listModels"},
     )
     async def list_models(request: Request[Any, Any, Any]) -> ModelList | AnthropicModelList:
         if "anthropic-version" in request.headers:
@@ -29,7 +28,7 @@ def model_routes(service: ModelService) -> list[HTTPRouteHandler]:
 
     @get(
         [f"{prefix}/models/{{model:path}}" for prefix in PREFIXES],
-        operation_id="retrieveModel",
+        name="retrieveModel",
         summary="Retrieve model",
         tags=["Models"],
     )

@@ -18,6 +18,7 @@ __all__ = ["FinishedAnswer", "Operation", "Tee"]
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]+)`")
 _EXPECTED = re.compile(r"^Expected `(?P<want>.+?)`, got `(?P<got>.+?)`")
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_TOO_SHORT = re.compile(r"^Expected `(?P<want>array|str|object)` of length >= (?P<least>\d+)")
 _WORDS = {
     "str": "a string", "int": "an integer", "float": "a number", "bool": "a boolean",
     "array": "an array", "object": "an object", "null": "null",
@@ -81,7 +82,7 @@ class Operation(Generic[RequestT]):
     """A relayed endpoint.
 
     ``name`` is ``gen_ai.operation.name``; ``path`` the model server's own; ``kinds`` the kinds of
-    models that can do it (empty: all); ``attributes`` gives the request's span attributes.
+    models that can do it, the usual one first (empty: all); ``attributes`` gives the request's span attributes.
     ``asks_usage`` says that a stream has a usage event only on request; ``conforms`` that plain
     answers need the server's hand to fit OpenAI's schemas. ``large_answers`` says that answers are
     big and carry their usage at the end, so that only the end is read.
@@ -97,7 +98,7 @@ class Operation(Generic[RequestT]):
         name: str,
         path: str,
         request: type[RequestT],
-        kinds: frozenset[str],
+        kinds: tuple[str, ...],
         attributes: Callable[[RequestT], dict[str, Any]],
         api_type: str | None = None,
         asks_usage: bool = False,
@@ -131,6 +132,8 @@ class Operation(Generic[RequestT]):
 
     def decode(self, body: bytes) -> RequestT:
         """The request as far as the gateway reads it. Raises ``InvalidRequest``."""
+        if not body:
+            raise InvalidRequest("The request body is empty; send JSON.", code="invalid_json")
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
@@ -211,6 +214,11 @@ class Operation(Generic[RequestT]):
             ) from None
 
 
+def no_attributes(_: Struct) -> dict[str, Any]:
+    """For operations whose requests say nothing that the conventions have a name for."""
+    return {}
+
+
 def replace_fields(body: bytes, fields: dict[str, Raw]) -> bytes:
     """The same JSON object with some top-level fields set; every other value byte for byte."""
     decoded = msgspec.json.decode(body, type=dict[str, Raw])
@@ -241,13 +249,21 @@ def _explain(error: msgspec.ValidationError) -> InvalidRequest:
             code="missing_required_parameter",
         )
     if expected := _EXPECTED.match(what):
-        want = " or ".join(_WORDS.get(word, word) for word in expected["want"].split(" | "))
+        words = [word for word in expected["want"].split(" | ") if word != "null"]
+        want = " or ".join(_WORDS.get(word, word) for word in words)
         got = _WORDS.get(expected["got"], expected["got"])
         name = f"'{param}'" if param else "the request body"
         return InvalidRequest(
             f"Invalid type for {name}: expected {want}, but got {got} instead.",
             param=param or None,
             code="invalid_type",
+        )
+    if short := _TOO_SHORT.match(what):
+        return InvalidRequest(
+            f"Invalid '{param}': expected {_WORDS[short['want']]} of length {short['least']} or "
+            "more, but got a shorter one instead.",
+            param=param or None,
+            code="empty_array" if short["want"] == "array" else "invalid_value",
         )
     return InvalidRequest(
         f"Invalid value for '{param}': {what}." if param else what,

@@ -112,7 +112,7 @@ class Relay:
         answer = await server.send(operation.path, body, exchange.upstream_headers(call))
         try:
             if answer.status != 200:
-                raise await server.refusal(answer)
+                raise await server.refusal(operation.path, answer)
             if answer.content_type == "text/event-stream":
                 await StreamRelay(
                     operation,

@@ -16,7 +16,7 @@ def rerank_routes(relay: Relay, inference_relay: Relay) -> list[HTTPRouteHandler
         relayed(
             PATHS,
             relay,
-            operation_id="rerank",
+            name="rerank",
             summary="Rank documents by their relevance to a query",
             tag="Rerank",
             answers_with="ranking in the form of Jina, Cohere and vLLM",
@@ -24,7 +24,7 @@ def rerank_routes(relay: Relay, inference_relay: Relay) -> list[HTTPRouteHandler
         relayed(
             INFERENCE_PATHS,
             inference_relay,
-            operation_id="inferenceRerank",
+            name="inferenceRerank",
             summary="Rank items by their relevance to a query (LlamaStack)",
             tag="Rerank",
             answers_with="ranking in LlamaStack's form",

@@ -85,16 +85,15 @@ class Catalog:
             raise ModelNotFound(f"The model '{name}' does not exist.", param="model")
         return model
 
-    def find(self, name: str, kinds: frozenset[str]) -> Model:
+    def find(self, name: str, kinds: Sequence[str]) -> Model:
         """The model, if it is of one of these kinds (any, where none are given).
 
         Raises ``ModelNotFound``, or ``WrongKind`` that says what the model is for.
         """
         model = self._names.get(name) or self.get(name)
         if kinds and model.kind is not None and model.kind not in kinds:
-            wanted = " or ".join(_PURPOSES[kind] for kind in sorted(kinds))
             raise WrongKind(
-                f"The model '{name}' is for {_PURPOSES[model.kind]}, not for {wanted}.",
+                f"The model '{name}' is for {_PURPOSES[model.kind]}, not for {_PURPOSES[kinds[0]]}.",
                 param="model",
             )
         return model

@@ -15,7 +15,7 @@ def tokenize_routes(tokenize: Relay, detokenize: Relay) -> list[HTTPRouteHandler
         relayed(
             tuple(f"{prefix}/tokenize" for prefix in PREFIXES),
             tokenize,
-            operation_id="tokenize",
+            name="tokenize",
             summary="Turn a prompt or messages into token ids",
             tag="Tokenize",
             answers_with="token ids and their count",
@@ -23,7 +23,7 @@ def tokenize_routes(tokenize: Relay, detokenize: Relay) -> list[HTTPRouteHandler
         relayed(
             tuple(f"{prefix}/detokenize" for prefix in PREFIXES),
             detokenize,
-            operation_id="detokenize",
+            name="detokenize",
             summary="Turn token ids into text",
             tag="Tokenize",
             answers_with="text",

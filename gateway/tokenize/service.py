@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from gateway.relay.operation import Operation
+from gateway.relay.operation import Operation, no_attributes
 from gateway.tokenize.schemas import DetokenizeRequest, TokenizeRequest
 
 TOKENIZE = Operation(
     name="tokenize",
     path="/tokenize",
     request=TokenizeRequest,
-    kinds=frozenset(),
-    attributes=lambda _: {},
+    kinds=(),
+    attributes=no_attributes,
 )
 
 DETOKENIZE = Operation(
     name="detokenize",
     path="/detokenize",
     request=DetokenizeRequest,
-    kinds=frozenset(),
-    attributes=lambda _: {},
+    kinds=(),
+    attributes=no_attributes,
 )
