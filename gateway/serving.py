@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from gateway.http.protocol import JoiningProtocol
 from gateway.observability.logging import configure_logging
 from gateway.settings import ServerSettings, Settings, load_settings
 
@@ -118,11 +119,12 @@ def _uvicorn_options(settings: ServerSettings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "loop": "uvloop",
-        "http": "httptools",
+        "http": JoiningProtocol,
         "ws": "none",
         "log_config": None,
         "access_log": False,
         "server_header": False,
+        "proxy_headers": False,
         "backlog": 4096,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": settings.shutdown_grace_seconds,

@@ -138,9 +138,7 @@ def _invalid(message: str, param: str | None, code: str | None, path: str) -> In
         # The code that OpenAI gives, which agent frameworks look for.
         return InvalidRequest(message, param=_INPUT.get(path), code="context_length_exceeded")
     if param is None:
-        param = next(
-            (name or _INPUT.get(path) for words, name in _ABOUT if words in message), None
-        )
+        param = next((name or _INPUT.get(path) for words, name in _ABOUT if words in message), None)
     return InvalidRequest(message, param=param, code=code)
 
 

@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.trace import set_tracer_provider
 
 from gateway import __version__
+from gateway.observability import otlp_spans
 from gateway.observability.tracing import Tracing
 from gateway.settings import SettingsError
 
@@ -37,6 +38,7 @@ _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
 def build_tracing(service_name: str, environment: Mapping[str, str] = os.environ) -> Tracing:
     """The tracing that the environment asks for, registered as OpenTelemetry's global one."""
+    otlp_spans.install()
     provider = TracerProvider(resource=resource_for(service_name, environment))
     processors = [_processor(exporter) for exporter in load_exporters("traces", environment)]
     for processor in processors:
