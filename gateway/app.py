@@ -31,6 +31,7 @@ from gateway.observability.exporters import build_tracing, load_exporters, resou
 from gateway.observability.metrics import Metrics
 from gateway.observability.otlp_metrics import MetricsPusher
 from gateway.observability.telemetry import Telemetry
+from gateway.observability.tracing import Tracing
 from gateway.ports import ModelServer
 from gateway.relay.operation import Operation
 from gateway.relay.relay import Relay
@@ -50,10 +51,10 @@ class Application:
     ``None`` where the same port serves both. ``litestar`` is what routes all but the data path.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.tracing = build_tracing(settings.telemetry.service_name)
+        self.tracing = tracing or build_tracing(settings.telemetry.service_name)
         self.telemetry = Telemetry(
             self.tracing, self.metrics, access_log=settings.telemetry.access_log
         )
@@ -125,8 +126,9 @@ class Application:
         self.tracing.shutdown()
 
 
-def create_app(settings: Settings) -> Application:
-    return Application(settings)
+def create_app(settings: Settings, tracing: Tracing | None = None) -> Application:
+    """The gateway for these settings; ``tracing`` in place of what the environment asks for."""
+    return Application(settings, tracing)
 
 
 def _litestar(handlers: list[HTTPRouteHandler], lifespan: list[Any] | None = None) -> Litestar:

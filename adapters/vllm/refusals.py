@@ -134,6 +134,8 @@ def _from_words(status: int, said: Any, path: str = "") -> GatewayError:
 def _invalid(message: str, param: str | None, code: str | None, path: str) -> InvalidRequest:
     message, found = _readable(message)
     param = _strip_body(param) or found
+    if path == "/v1/messages" and param == "max_completion_tokens":
+        param = "max_tokens"  # vLLM names it as its own chat API does
     if _CONTEXT_LENGTH.search(message):
         # The code that OpenAI gives, which agent frameworks look for.
         return InvalidRequest(message, param=_INPUT.get(path), code="context_length_exceeded")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from litestar import Litestar, Request, Response, get
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import PathParameter, QueryParameter
 
 from gateway import __version__
 from gateway.management.schemas import (
@@ -69,12 +70,13 @@ def inspection_routes(service: ManagementService) -> list[HTTPRouteHandler]:
         name="retrieveProvider",
         summary="One provider",
     )
-    async def provider(provider_id: str) -> Provider:
+    async def provider(provider_id: Annotated[str, PathParameter()]) -> Provider:
         return service.provider(provider_id)
 
     @get(_paths("/inspect/routes"), tags=["Inspect"], name="listRoutes", summary="Routes")
     async def routes(
-        request: Request[Any, Any, Any], api_filter: ApiFilter | None = None
+        request: Request[Any, Any, Any],
+        api_filter: Annotated[ApiFilter | None, QueryParameter()] = None,
     ) -> RouteList:
         return RouteList(_routes(request.app, api_filter))
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import PathParameter
 
 from gateway.models.schemas import AnthropicModelList, ModelList, ModelObject
 from gateway.models.service import ModelService
@@ -33,7 +33,7 @@ def model_routes(service: ModelService) -> list[HTTPRouteHandler]:
         tags=["Models"],
     )
     async def retrieve_model(
-        model: Annotated[str, Parameter(description="Id or alias; may contain slashes.")],
+        model: Annotated[str, PathParameter(description="Id or alias; may contain slashes.")],
     ) -> ModelObject:
         return service.get(str(model).removeprefix("/"))
 

@@ -60,7 +60,7 @@ class EncodedSpans:
 
 def install() -> None:
     """Make the OTLP/HTTP exporter encode with :func:`encode_spans` from now on."""
-    trace_exporter.encode_spans = encode_spans
+    setattr(trace_exporter, "encode_spans", encode_spans)  # noqa: B010  (not as typed there)
 
 
 def encode_spans(spans: Sequence[ReadableSpan]) -> Any:
@@ -87,7 +87,7 @@ def _encode(spans: Sequence[ReadableSpan]) -> bytes:
 
 
 def _resource_spans(resource: Any, scopes: dict[int, tuple[Any, list[bytes]]]) -> bytes:
-    attributes = (b"\x0a" + _key_value(*item) for item in resource.attributes.items())
+    attributes = (b"\x0a" + _key_value(*item) for item in (resource.attributes or {}).items())
     parts = [b"\x0a", _sized(b"".join(attributes))]
     for scope, spans in scopes.values():
         if scope.attributes:
@@ -119,7 +119,7 @@ def _span(span: ReadableSpan) -> bytes:
         _TIMES.pack(0x39, span.start_time, 0x41, span.end_time),
     )
     known = _attributes
-    for name, value in span.attributes.items():
+    for name, value in (span.attributes or {}).items():
         key = (name, value, type(value))
         parts.append(known.get(key) or _attribute(key))
     status = span.status

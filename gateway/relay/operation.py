@@ -206,7 +206,7 @@ class Operation(Generic[RequestT]):
             try:
                 return decoder.decode(body)
             except msgspec.ValidationError:
-                msgspec.json.decode(body, type=Raw)
+                msgspec.json.decode(body, type=dict[str, Raw])
                 return decoder.type()  # whole, but in a shape that telemetry can't read
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UpstreamError(

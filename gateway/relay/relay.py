@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
 
-from gateway.errors import ClientDisconnected, GatewayError, UpstreamError, UpstreamUnavailable
+from gateway.errors import ClientDisconnected, GatewayError, UpstreamError
 from gateway.http.body import read_json_body
 from gateway.http.disconnect import Departure
 from gateway.ports import Answer
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from gateway.http.exchange import Exchange
 
 _INCLUDE_USAGE = {"include_usage": True}
+_ELSEWHERE = frozenset({429, 500, 502, 503})
+_ANSWER_TYPES = frozenset({"application/json", "application/octet-stream"})
 _PASSED_ON = (b"metadata",)
 """Answer headers that a caller needs: vLLM describes binary embeddings in ``metadata``."""
 
@@ -64,8 +67,8 @@ class Relay:
     ) -> None:
         """Ask the model's backends in turn until one has begun to answer.
 
-        Another one is asked only where the first has done nothing yet: it couldn't be reached, or
-        it said that it can't take the request.
+        Another one is asked only while the caller has got nothing, and never for the caller's own
+        mistake or after a time limit: a second server wouldn't be quicker.
         """
         backends = model.candidates()
         last = len(backends) - 1
@@ -73,15 +76,13 @@ class Relay:
             call = exchange.begin_call(self.operation, request, backend)
             try:
                 await self._call(exchange, call, backend, request, body, send)
-            except UpstreamError as error:
+            except GatewayError as error:
                 call.end(error.error_type)
-                elsewhere = error.nothing_sent or isinstance(error, UpstreamUnavailable)
+                elsewhere = error.nothing_sent or error.status in _ELSEWHERE
                 if position == last or not elsewhere or exchange.answered:
                     raise
-            except BaseException as error:
-                call.end(
-                    error.error_type if isinstance(error, GatewayError) else "client_disconnected"
-                )
+            except asyncio.CancelledError:
+                call.end("client_disconnected")
                 raise
             else:
                 return
@@ -141,9 +142,10 @@ class Relay:
         tee: Any,
     ) -> None:
         """Pass on an answer that isn't a stream; it is whole before its status is sent."""
-        if answer.content_type == "text/html":
+        if answer.content_type not in _ANSWER_TYPES:
             raise UpstreamError(
-                "The model server answered with an HTML page, most likely a login page.",
+                f"The model server answered with {answer.content_type or 'an unnamed type'} where "
+                "JSON was due; a page in HTML is most likely a login page.",
                 code="upstream_not_json",
             )
         headers = [(b"content-type", answer.content_type.encode("latin-1"))]

@@ -7,12 +7,13 @@ and those that carry usage, a finish reason or an error.
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
-from gateway.errors import GatewayError, UpstreamError
+from gateway.errors import GatewayError, UpstreamError, UpstreamUnavailable
 from gateway.http.event_stream import (
     DONE,
     PING,
@@ -94,7 +95,14 @@ class StreamRelay:
         except UpstreamError as error:
             if not self._started:
                 raise
+            self._call.end(error.error_type)
             await self._break_off(error)
+        except asyncio.CancelledError:
+            # The caller left, and this goes nowhere; or the gateway is ending, and the caller
+            # must not take what it has for all of it.
+            if self._started:
+                await self._break_off(UpstreamUnavailable("The gateway is shutting down."))
+            raise
         else:
             self._call.end(self._call.error_type)
             await self._start()
@@ -188,7 +196,6 @@ class StreamRelay:
             )
 
     async def _break_off(self, error: GatewayError) -> None:
-        self._call.end(error.error_type)
         await self._send(
             {
                 "type": "http.response.body",

@@ -30,7 +30,11 @@ def openai_operations() -> list[tuple[str, str]]:
                 end = text.find("\n    def ", match.end())
                 override = _METHOD.search(text, match.end(), end if end > 0 else len(text))
                 method = override["method"] if override else method
-            path = re.sub(r"\{[^}]*\}", lambda name: name.group().split("!")[0].rstrip("}") + "}", match["path"])
+            path = re.sub(
+                r"\{[^}]*\}",
+                lambda name: name.group().split("!")[0].rstrip("}") + "}",
+                match["path"],
+            )
             found.add((method.upper(), path.partition("?")[0]))
     return sorted(found, key=lambda operation: operation[::-1])
 

@@ -1,0 +1,100 @@
+# What can be done here: `make help`.
+#
+# Needs Python 3.11 or newer with pip (PYTHON=python3.12 names another one), make and a C compiler.
+# Everything goes into .venv, except for real vLLM: tests/real/vllm/install.py builds that once, in
+# a cache folder outside the repository.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Read by tests/demo/run.py.
+export VLLM TOUR_ONLY PORT
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ------------------------------------------------------------------------------------- environment
+
+.PHONY: setup
+setup: $(VENV)/.installed ## Build .venv with everything that development needs
+
+$(VENV)/.made:
+	@command -v $(PYTHON) > /dev/null || { echo "There is no $(PYTHON) here. Name a Python 3.11 or newer: make setup PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Understudy needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv' 2> /dev/null || { echo "$(PYTHON) has no venv module. Install it (on Debian: python3-venv), or name another Python: make setup PYTHON=python3.12" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@# Debian's python3 may have venv without ensurepip: then the pip at hand puts itself in.
+	@if $(PYTHON) -c 'import ensurepip' 2> /dev/null; then \
+		$(PYTHON) -m venv $(VENV); \
+	else \
+		$(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install --quiet pip; \
+	fi || { rm -rf $(VENV); echo "$(PYTHON) could not make a virtual environment (see above). On Debian, python3-venv or python3-pip is missing." >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.made
+	@echo "Installing understudy and its tools into $(VENV) …"
+	@$(PY) -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.PHONY: vllm
+vllm: setup ## Build the environment for real vLLM on a CPU (5 minutes, once)
+	@$(PY) tests/real/vllm/install.py
+
+# --------------------------------------------------------------------------------------- running it
+
+.PHONY: serve
+serve: setup ## Run the gateway: make serve ARGS="--vllm http://127.0.0.1:8000/v1"
+	@$(BIN)/understudy serve $(ARGS)
+
+# Without VLLM=, vLLM itself is brought up too.
+.PHONY: demo
+demo: setup $(if $(VLLM),,vllm) ## Real vLLM, the gateway and a guided tour (VLLM=URL[,URL] PORT= TOUR_ONLY=1)
+	@$(PY) -m tests.demo.run
+
+# ------------------------------------------------------------------------------------------ testing
+
+.PHONY: test
+test: setup vllm ## All tests, with real vLLM (ARGS= goes to pytest)
+	@$(PY) -m pytest tests $(ARGS)
+
+.PHONY: test-fast
+test-fast: setup ## All tests that need no real systems (ARGS= goes to pytest)
+	@$(PY) -m pytest tests --ignore=tests/real $(ARGS)
+
+.PHONY: check
+check: setup ## Lint, format, types and the layering of the imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict gateway adapters
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: setup ## Put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: setup ## Measure (ARGS= goes to the benchmarks)
+	@$(PY) -m tests.benchmarks $(ARGS)
+
+# ------------------------------------------------------------------------------------------ writing
+
+.PHONY: docs
+docs: setup ## Build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+.PHONY: openapi
+openapi: setup ## Write the contract in openapi/ anew
+	$(BIN)/understudy openapi
+
+.PHONY: clean
+clean: ## Remove what the targets above made here (understudy-data stays)
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

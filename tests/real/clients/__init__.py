@@ -1,0 +1,1 @@
+"""Real client libraries, each in its own environment, talking to the gateway."""

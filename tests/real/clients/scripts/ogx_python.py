@@ -1,0 +1,60 @@
+"""LlamaStack's client under its name of today: prints one line of JSON.
+
+It adds `/v1/...` to its base URL by itself, so both addresses lose their `/v1`.
+"""
+
+import json
+import os
+from typing import Any
+
+import ogx_client
+
+CHAT = os.environ["CHAT_MODEL"]
+ASK: dict[str, Any] = {
+    "model": CHAT,
+    "messages": [{"role": "user", "content": os.environ["QUESTION"]}],
+    "temperature": 0,
+    "max_tokens": 20,
+}
+
+
+def client_of(url: str) -> ogx_client.OgxClient:
+    """A client for this address."""
+    return ogx_client.OgxClient(base_url=url.removesuffix("/v1"), api_key="none", max_retries=0)
+
+
+def failure(client: ogx_client.OgxClient, **changes: Any) -> dict[str, Any]:
+    """What a program sees that catches the client's exception."""
+    try:
+        client.chat.completions.create(**{**ASK, **changes})
+    except ogx_client.APIStatusError as error:
+        return {"class": type(error).__name__, "status": error.status_code, "body": error.body}
+    return {"class": None}
+
+
+def main() -> None:
+    """Use the client as its README does."""
+    client = client_of(os.environ["BASE_URL"])
+    chunks = list(client.chat.completions.create(**ASK, stream=True))
+    pieces = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices]
+    embeddings = client.embeddings.create(
+        model=os.environ["EMBEDDING_MODEL"], input=["hello world", "a cat sat"]
+    )
+    legacy = client_of(os.environ["LEGACY_URL"])
+    print(
+        json.dumps(
+            {
+                "version": ogx_client.__version__,
+                "models": [model.id for model in client.models.list().data],
+                "chat": client.chat.completions.create(**ASK).choices[0].message.content,
+                "stream": "".join(pieces),
+                "pieces": len([piece for piece in pieces if piece]),
+                "dimensions": [len(item.embedding) for item in embeddings.data],
+                "legacy": legacy.chat.completions.create(**ASK).choices[0].message.content,
+                "unknown_model": failure(client, model="no-such-model"),
+            }
+        )
+    )
+
+
+main()

@@ -1,0 +1,53 @@
+// The official OpenAI SDK for Node: prints one line of JSON.
+import OpenAI from "openai";
+
+const { BASE_URL, LEGACY_URL, CHAT_MODEL, EMBEDDING_MODEL, QUESTION } = process.env;
+const ask = {
+  model: CHAT_MODEL,
+  messages: [{ role: "user", content: QUESTION }],
+  temperature: 0,
+  max_tokens: 20,
+};
+
+const clientOf = (baseURL) => new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
+
+async function failure(client, changes) {
+  try {
+    await client.chat.completions.create({ ...ask, ...changes });
+  } catch (error) {
+    return {
+      class: error.constructor.name,
+      status: error.status,
+      message: error.message,
+      param: error.param,
+      request_id: error.requestID,
+    };
+  }
+  return { class: null };
+}
+
+const client = clientOf(BASE_URL);
+const chat = await client.chat.completions.create(ask);
+const pieces = [];
+for await (const chunk of await client.chat.completions.create({ ...ask, stream: true })) {
+  for (const choice of chunk.choices) pieces.push(choice.delta.content ?? "");
+}
+const embeddings = await client.embeddings.create({
+  model: EMBEDDING_MODEL,
+  input: ["hello world", "a cat sat"],
+});
+const legacy = await clientOf(LEGACY_URL).chat.completions.create(ask);
+
+console.log(
+  JSON.stringify({
+    chat: chat.choices[0].message.content,
+    request_id: chat._request_id,
+    stream: pieces.join(""),
+    pieces: pieces.filter(Boolean).length,
+    dimensions: embeddings.data.map((item) => item.embedding.length),
+    legacy: legacy.choices[0].message.content,
+    unknown_model: await failure(client, { model: "no-such-model" }),
+    embedding_model: await failure(client, { model: EMBEDDING_MODEL }),
+    hot: await failure(client, { temperature: "hot" }),
+  }),
+);

@@ -1,0 +1,152 @@
+"""Every client library works with nothing changed but its base URL."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.real.clients import catalog
+from tests.real.clients.conftest import Said
+from tests.real.clients.environments import Client
+from tests.real.conftest import RealVllm
+
+ANSWER = "The capital of France is Paris."  # the chat model's, at temperature 0
+TOKENS = 8  # of that answer, with the one that ends it
+DIMENSIONS = 384
+
+every_client = pytest.mark.parametrize("client", catalog.ALL, ids=lambda client: client.name)
+embedding_clients = pytest.mark.parametrize(
+    "client",
+    [client for client in catalog.ALL if client is not catalog.ANTHROPIC],
+    ids=lambda client: client.name,
+)
+openai_sdks = pytest.mark.parametrize(
+    "client",
+    [catalog.OPENAI_2, catalog.OPENAI_3, catalog.OPENAI_NODE],
+    ids=lambda client: client.name,
+)
+openai_python = pytest.mark.parametrize(
+    "client", [catalog.OPENAI_2, catalog.OPENAI_3], ids=lambda client: client.name
+)
+
+
+@every_client
+def test_chat(client: Client, said: Said) -> None:
+    """A chat call gives the model's answer."""
+    assert said(client)["chat"] == ANSWER
+
+
+@every_client
+def test_streaming_chat(client: Client, said: Said) -> None:
+    """A streamed chat gives the same answer, piece by piece."""
+    assert said(client)["stream"] == ANSWER
+    assert said(client)["pieces"] > 1
+
+
+@embedding_clients
+def test_embeddings(client: Client, said: Said) -> None:
+    """Two texts give two vectors of the model's size."""
+    assert said(client)["dimensions"] == [DIMENSIONS, DIMENSIONS]
+
+
+@every_client
+def test_llamastack_path(client: Client, said: Said) -> None:
+    """A base URL that ends in `/v1/openai/v1`, as for LlamaStack 0.2 and 0.3, works as well."""
+    assert said(client)["legacy"] == ANSWER
+
+
+@openai_python
+def test_the_sdk_is_the_version_meant(client: Client, said: Said) -> None:
+    """The 2.x environment has a 2.x SDK, and the 3.x one a 3.x."""
+    assert said(client)["version"].startswith(client.name.removeprefix("openai-") + ".")
+
+
+@openai_python
+def test_usage_in_streams(client: Client, said: Said) -> None:
+    """Usage comes on one chunk of a stream that asked for it, and on none that did not."""
+    heard = said(client)
+    assert heard["usage"] == TOKENS
+    assert heard["stream_usage"] == [TOKENS]
+    assert heard["unasked_usage"] == []
+    assert heard["empty_choices"] == 0
+
+
+@openai_python
+def test_base64_vectors(client: Client, said: Said) -> None:
+    """The SDK's own base64 encoding gives the same numbers as plain floats."""
+    assert said(client)["same_vectors"]
+
+
+@openai_python
+def test_models(client: Client, said: Said, vllm_chat: RealVllm, vllm_embeddings: RealVllm) -> None:
+    """The models of both servers are listed."""
+    assert {vllm_chat.model, vllm_embeddings.model} <= set(said(client)["models"])
+
+
+@openai_sdks
+def test_request_id(client: Client, said: Said) -> None:
+    """The SDK finds our request id on an answer and on an error."""
+    heard = said(client)
+    assert heard["request_id"]
+    assert heard["unknown_model"]["request_id"]
+    assert heard["request_id"] != heard["unknown_model"]["request_id"]
+
+
+@openai_sdks
+def test_unknown_model(client: Client, said: Said) -> None:
+    """An unknown model raises NotFoundError, and its message names the model."""
+    error = said(client)["unknown_model"]
+    assert (error["class"], error["status"]) == ("NotFoundError", 404)
+    assert "no-such-model" in error["message"]
+
+
+@openai_python
+def test_unknown_model_in_a_stream(client: Client, said: Said) -> None:
+    """With stream=True it raises the same at once, before any chunk."""
+    error = said(client)["unknown_model_stream"]
+    assert (error["class"], error["status"]) == ("NotFoundError", 404)
+
+
+@openai_sdks
+def test_embedding_model_used_for_chat(
+    client: Client, said: Said, vllm_embeddings: RealVllm
+) -> None:
+    """An embedding model in a chat raises BadRequestError that names the model."""
+    error = said(client)["embedding_model"]
+    assert (error["class"], error["status"]) == ("BadRequestError", 400)
+    assert vllm_embeddings.model in error["message"]
+
+
+@openai_sdks
+def test_malformed_parameter(client: Client, said: Said) -> None:
+    """A temperature that is no number raises BadRequestError with `param` set."""
+    error = said(client)["hot"]
+    assert (error["class"], error["param"]) == ("BadRequestError", "temperature")
+
+
+@openai_python
+def test_error_codes_are_strings(client: Client, said: Said) -> None:
+    """`code` is a string or None, as at OpenAI, and never vLLM's number."""
+    errors = [said(client)[name] for name in ("unknown_model", "embedding_model", "hot")]
+    assert all(error["code"] is None or isinstance(error["code"], str) for error in errors)
+    assert all(re.fullmatch(r"[a-z_]+", error["type"]) for error in errors)
+
+
+@pytest.mark.parametrize("client", [catalog.OGX], ids=lambda client: client.name)
+def test_ogx_errors(client: Client, said: Said) -> None:
+    """LlamaStack's client raises NotFoundError for an unknown model too."""
+    error = said(client)["unknown_model"]
+    assert (error["class"], error["status"]) == ("NotFoundError", 404)
+
+
+@pytest.mark.parametrize("client", [catalog.ANTHROPIC], ids=lambda client: client.name)
+def test_anthropic_messages(client: Client, said: Said) -> None:
+    """Anthropic's SDK assembles the stream, counts tokens and raises NotFoundError."""
+    heard = said(client)
+    assert heard["final"] == ANSWER
+    assert heard["tokens"] > 0
+    assert (heard["unknown_model"]["class"], heard["unknown_model"]["status"]) == (
+        "NotFoundError",
+        404,
+    )

@@ -1,0 +1,1 @@
+"""What tests share: a vLLM that misbehaves on purpose, recorded answers, a gateway process."""
