@@ -74,10 +74,12 @@ class Application:
         self.handlers = [*self._api_routes(service), *([] if separate else probes)]
         self.litestar = _litestar(self.handlers, lifespan=[self._lifespan])
         self.public = Edge(
-            cast(ASGIApp, self.litestar), self.telemetry, relays_by_path(self.handlers)
+            cast("ASGIApp", self.litestar), self.telemetry, relays_by_path(self.handlers)
         )
         self.management = (
-            Edge(cast(ASGIApp, _litestar(probes)), self.telemetry, relays={}) if separate else None
+            Edge(cast("ASGIApp", _litestar(probes)), self.telemetry, relays={})
+            if separate
+            else None
         )
 
     def around(self, surroundings: AbstractAsyncContextManager[None]) -> None:
@@ -114,7 +116,7 @@ class Application:
             changed=self.metrics.connections_changed,
         )
 
-    def _server_answered(self, server: ModelServer, up: bool) -> None:
+    def _server_answered(self, server: ModelServer, up: bool) -> None:  # noqa: FBT001  (a callback)
         self.metrics.server_answered(server.host, server.port, up=up)
 
     @asynccontextmanager

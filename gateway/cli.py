@@ -107,7 +107,7 @@ def openapi(output: Path, check: bool) -> None:
 def _check_that_it_can_serve(settings: Settings) -> None:
     if not settings.models and not settings.discover:
         raise SettingsError(
-            "no model server: give one with --vllm URL, or `discover:` or `models:` in --config FILE"
+            "no model server: give --vllm URL, or `discover:` or `models:` in --config FILE"
         )
 
 

@@ -27,7 +27,7 @@ CONFIG_VARIABLE = "UNDERSTUDY_CONFIG"
 """Where worker processes find the configuration file."""
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than the 60 s for which load balancers keep an idle connection, so that they close first."""
+"""Longer than the 60 s for which load balancers keep idle connections: they should close first."""
 
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)
 

@@ -70,7 +70,7 @@ class TimeoutSettings(Section, frozen=True):
 class BackendSettings(Section, frozen=True):
     """One model server, and how to reach it.
 
-    ``BackendSettings(url="https://vllm:8443/v1", ca_file="/etc/ca.pem", api_key_file="/run/token")``
+    ``BackendSettings(url="https://vllm/v1", ca_file="/etc/ca.pem", api_key_file="/run/token")``
     """
 
     url: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -27,7 +26,7 @@ class Credentials:
         self._look_again = 0.0
 
     def header_line(self) -> bytes:
-        """``authorization: Bearer …\\r\\n``, or empty."""
+        """The whole line with its end, or empty."""
         if self._file is not None:
             now = time.monotonic()
             if now >= self._look_again:
@@ -37,7 +36,7 @@ class Credentials:
 
     def _read(self, file: Path) -> None:
         try:
-            status = os.stat(file)
+            status = file.stat()
             seen = (status.st_ino, status.st_size, status.st_mtime_ns)
             if seen != self._seen:
                 self._line = _line(file.read_text(encoding="utf-8").strip())

@@ -58,7 +58,8 @@ def refusal(
 ) -> GatewayError:
     """The error for an answer that isn't 2xx.
 
-    ``path`` is the endpoint that was asked. ``credentials_forwarded`` says whose credentials a 401 or 403 is about: the caller's, or the
+    ``path`` is the endpoint that was asked. ``credentials_forwarded`` says whose credentials a 401 or
+    403 is about: the caller's, or the
     gateway's own, which is nothing that the caller could mend.
     """
     if 300 <= status < 400:
@@ -119,7 +120,7 @@ def _from_words(status: int, said: Any, path: str = "") -> GatewayError:
     param = param if isinstance(param, str) else None
     code = code if isinstance(code, str) and not code.isdigit() else None
     if status == 404 and param is None and error == "Not Found":
-        # Not the caller's wrong path (the gateway has that route), but a model without this ability.
+        # Not the caller's wrong path, for the gateway has it, but a model without this ability.
         return NotFound(
             "The server of this model has no such endpoint: the model can't do this.",
             code="model_not_supported",

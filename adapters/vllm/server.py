@@ -90,7 +90,7 @@ class VllmServer:
         timeouts: TimeoutSettings,
         limits: LimitSettings,
         heartbeat: float = 15.0,
-        changed: Callable[[str, int, int], None] = lambda host, port, change: None,
+        changed: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
         url = urlsplit(backend.url.rstrip("/"))
         self.host = url.hostname or ""

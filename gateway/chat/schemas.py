@@ -1,7 +1,7 @@
 """The chat completion request, as far as the gateway reads it.
 
-Whatever isn't here (``tools``, ``top_k``, ``structured_outputs``, ``chat_template_kwargs`` …) goes to
-the model server as it came, and so does what is here.
+Whatever isn't here (``structured_outputs``, ``chat_template_kwargs`` …) goes to the model server as
+it came, and so does what is here.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from gateway.errors import ClientDisconnected
 
@@ -41,7 +41,7 @@ class Departure:
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> Departure:
+    def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._start)
         return self

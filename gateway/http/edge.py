@@ -20,7 +20,6 @@ from gateway.http.exchange import Exchange
 
 if TYPE_CHECKING:
     from gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
-
     from gateway.observability.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class Edge:
         except asyncio.CancelledError:
             exchange.error_type = exchange.error_type or "cancelled"
             raise
-        except Exception as error:  # the last resort: logged, counted, and told without its detail
+        except Exception as error:  # noqa: BLE001  (the last resort: logged, counted, answered)
             await self._crash(exchange, error, send_out)
         finally:
             self._telemetry.end(exchange)

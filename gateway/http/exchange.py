@@ -16,7 +16,6 @@ from gateway.relay.call import ModelCall
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Scope
-
     from gateway.observability.tracing import Trace
     from gateway.relay.operation import Operation
     from gateway.routing.catalog import Backend

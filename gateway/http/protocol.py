@@ -49,5 +49,5 @@ class JoiningProtocol(HttpToolsProtocol):
     """What ``uvicorn.run(http=…)`` is given."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        joined = cast(asyncio.Transport, JoiningTransport(transport, self.loop))
+        joined = cast("asyncio.Transport", JoiningTransport(transport, self.loop))
         super().connection_made(joined)

@@ -36,7 +36,7 @@ def relayed(
         name=name,
     )
     async def handler() -> ASGIApp:
-        return cast(ASGIApp, relay)  # Litestar's own type of the same thing
+        return cast("ASGIApp", relay)  # Litestar's own type of the same thing
 
     return handler
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class ModelObject(Struct, frozen=True, kw_only=True):
-    """OpenAI reads the first four fields, OGX ``custom_metadata``, LlamaStack up to 0.3 the rest."""
+    """OpenAI reads the first four fields, OGX ``custom_metadata``, LlamaStack to 0.3 the rest."""
 
     id: str
     object: Literal["model"] = "model"

@@ -76,7 +76,7 @@ class Metrics:
             multiprocess_mode="livemin",
         )
         self._http_series: dict[tuple[str, str, int], Any] = {}
-        self._call_series: dict[tuple[Any, ...], _CallSeries] = {}
+        self._call_series: dict[tuple[str, str, str, str, str | None], _CallSeries] = {}
 
     def request_ended(self, method: str, route: str, status: int, nanoseconds: int) -> None:
         key = (method, route, status)
@@ -90,7 +90,13 @@ class Metrics:
         key = (call.operation.name, server.provider, call.model, server.host, call.error_type)
         series = self._call_series.get(key)
         if series is None:
-            series = self._call_series[key] = _CallSeries(self, key)
+            *labels, error_type = key
+            series = self._call_series[key] = _CallSeries(
+                self._duration.labels(*labels, error_type or ""),
+                self._first_chunk.labels(*labels),
+                self._tokens,
+                labels,
+            )
         assert call.ended is not None  # a call is counted when it is over
         series.duration.observe((call.ended - call.started) * _NANOSECOND)
         if call.stream and call.first_chunk is not None:
@@ -132,12 +138,11 @@ class _CallSeries:
 
     __slots__ = ("duration", "first_chunk", "input_tokens", "output_tokens")
 
-    def __init__(self, metrics: Metrics, key: tuple[Any, ...]) -> None:
-        *call, error_type = key
-        self.duration = metrics._duration.labels(*call, error_type or "")
-        self.first_chunk = metrics._first_chunk.labels(*call)
-        self.input_tokens = metrics._tokens.labels(*call, "input")
-        self.output_tokens = metrics._tokens.labels(*call, "output")
+    def __init__(self, duration: Any, first_chunk: Any, tokens: Histogram, call: list[str]) -> None:
+        self.duration = duration
+        self.first_chunk = first_chunk
+        self.input_tokens = tokens.labels(*call, "input")
+        self.output_tokens = tokens.labels(*call, "output")
 
 
 def label(name: str) -> str:

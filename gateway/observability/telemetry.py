@@ -15,7 +15,7 @@ from gateway.observability.tracing import Trace, Tracing
 
 if TYPE_CHECKING:
     from gateway.http.exchange import Exchange
-    from gateway.relay.call import ModelCall
+    from gateway.relay.call import ModelCall, Usage
 
 logger = logging.getLogger("gateway.access")
 
@@ -147,24 +147,30 @@ def call_attributes(call: ModelCall) -> dict[str, Any]:
             attributes[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = (
                 call.first_chunk - call.started
             ) * _NANOSECOND
+    _add_answer(attributes, call)
+    if call.usage is not None:
+        _add_usage(attributes, call.usage)
+    if call.error_type is not None:
+        attributes[semconv.ERROR_TYPE] = call.error_type
+    return attributes
+
+
+def _add_answer(attributes: dict[str, Any], call: ModelCall) -> None:
     if call.response_id is not None:
         attributes[semconv.RESPONSE_ID] = call.response_id
     if call.finish_reasons:
         attributes[semconv.RESPONSE_FINISH_REASONS] = tuple(call.finish_reasons)
     if call.system_fingerprint is not None:
         attributes[semconv.OPENAI_FINGERPRINT] = call.system_fingerprint
-    usage = call.usage
-    if usage is not None:
-        if (count := usage.input) is not None:
-            attributes[semconv.INPUT_TOKENS] = count
-        if (count := usage.output) is not None:
-            attributes[semconv.OUTPUT_TOKENS] = count
-        details = usage.prompt_tokens_details
-        if details is not None and details.cached_tokens is not None:
-            attributes[semconv.CACHED_TOKENS] = details.cached_tokens
-        details = usage.completion_tokens_details
-        if details is not None and details.reasoning_tokens is not None:
-            attributes[semconv.REASONING_TOKENS] = details.reasoning_tokens
-    if call.error_type is not None:
-        attributes[semconv.ERROR_TYPE] = call.error_type
-    return attributes
+
+
+def _add_usage(attributes: dict[str, Any], usage: Usage) -> None:
+    if (count := usage.input) is not None:
+        attributes[semconv.INPUT_TOKENS] = count
+    if (count := usage.output) is not None:
+        attributes[semconv.OUTPUT_TOKENS] = count
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    if prompt is not None and prompt.cached_tokens is not None:
+        attributes[semconv.CACHED_TOKENS] = prompt.cached_tokens
+    if completion is not None and completion.reasoning_tokens is not None:
+        attributes[semconv.REASONING_TOKENS] = completion.reasoning_tokens

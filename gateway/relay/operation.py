@@ -82,8 +82,8 @@ class Operation(Generic[RequestT]):
     """A relayed endpoint.
 
     ``name`` is ``gen_ai.operation.name``; ``path`` the model server's own; ``kinds`` the kinds of
-    models that can do it, the usual one first (empty: all); ``attributes`` gives the request's span attributes.
-    ``asks_usage`` says that a stream has a usage event only on request; ``conforms`` that plain
+    models that can do it, the usual one first (empty: all); ``attributes`` gives the request's span
+    attributes. ``asks_usage`` says that a stream has a usage event only on request; ``conforms`` that plain
     answers need the server's hand to fit OpenAI's schemas. ``large_answers`` says that answers are
     big and carry their usage at the end, so that only the end is read.
     ``stream_model_path`` is where an event names the model. ``error_body`` and ``error_event``

@@ -19,7 +19,6 @@ from gateway.routing.catalog import Backend, Catalog, Model
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Receive, Scope, Send
-
     from gateway.http.exchange import Exchange
 
 _INCLUDE_USAGE = {"include_usage": True}

@@ -1,1 +1,1 @@
-"""Reranking: ``/v1/rerank``, Cohere's ``/v2/rerank`` and LlamaStack's ``/v1alpha/inference/rerank``."""
+"""Reranking: ``/v1/rerank``, Cohere's ``/v2/rerank``, LlamaStack's ``inference/rerank``."""

@@ -17,7 +17,7 @@ class RerankRequest(Struct, frozen=True, kw_only=True):
 
 
 class InferenceRerankRequest(Struct, frozen=True, kw_only=True):
-    """LlamaStack's form. A query or an item is a text, or a part ``{"type": "text", "text": …}``."""
+    """LlamaStack's form. Query and items are texts, or parts ``{"type": "text", "text": …}``."""
 
     model: str
     query: str | dict[str, Any]

@@ -54,7 +54,8 @@ class Model(Struct, kw_only=True, eq=False):
         if len(self.backends) == 1:
             return self.backends
         return sorted(
-            self.backends, key=lambda one: (one.priority, -(random.random() ** (1 / one.weight)))
+            self.backends,
+            key=lambda one: (one.priority, -(random.random() ** (1 / one.weight))),  # noqa: S311
         )
 
 
@@ -93,7 +94,8 @@ class Catalog:
         model = self._names.get(name) or self.get(name)
         if kinds and model.kind is not None and model.kind not in kinds:
             raise WrongKind(
-                f"The model '{name}' is for {_PURPOSES[model.kind]}, not for {_PURPOSES[kinds[0]]}.",
+                f"The model '{name}' is for {_PURPOSES[model.kind]}, "
+                f"not for {_PURPOSES[kinds[0]]}.",
                 param="model",
             )
         return model

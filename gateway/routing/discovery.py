@@ -61,7 +61,7 @@ class Discovery:
         catalog: Catalog,
         make_server: ServerFactory,
         *,
-        answered: Callable[[ModelServer, bool], None] = lambda server, up: None,
+        answered: Callable[[ModelServer, bool], None] = lambda *_: None,
     ) -> None:
         self._catalog = catalog
         self._interval = settings.discover_interval_seconds

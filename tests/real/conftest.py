@@ -13,6 +13,7 @@ import pytest
 
 from tests.real.vllm.server import Kind, VllmServer
 from tests.support.gateway import GatewayProcess
+from tests.support.otlp import Collector
 
 FIXTURES: dict[str, Kind] = {"vllm_chat": "chat", "vllm_embeddings": "embeddings"}
 RUNNING_ALREADY: dict[Kind, str] = {
@@ -20,6 +21,11 @@ RUNNING_ALREADY: dict[Kind, str] = {
     "embeddings": "UNDERSTUDY_VLLM_EMBEDDINGS_URL",
 }
 
+
+OTLP_BY_HTTP = {
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+    "OTEL_BSP_SCHEDULE_DELAY": "200",
+}
 
 START_SECONDS = 900  # of the first test: two servers start, and environments may be built
 
@@ -47,13 +53,26 @@ class RealVllm:
 
 
 @pytest.fixture(scope="session")
-def _vllms(request: pytest.FixtureRequest) -> Iterator[dict[Kind, RealVllm]]:
+def collector() -> Iterator[Collector]:
+    """Gets the spans of the gateway and of the chat server."""
+    with Collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def _vllms(request: pytest.FixtureRequest, collector: Collector) -> Iterator[dict[Kind, RealVllm]]:
     """The servers that this run's tests ask for, started beside each other."""
     asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     kinds = [kind for name, kind in FIXTURES.items() if name in asked]
     with ExitStack() as stack:
         found = {kind: _running_already(kind) for kind in kinds}
-        own = {kind: VllmServer(kind) for kind in kinds if found[kind] is None}
+        own = {
+            kind: VllmServer(
+                kind, extra_args=_tracing(collector) if kind == "chat" else (), env=OTLP_BY_HTTP
+            )
+            for kind in kinds
+            if found[kind] is None
+        }
         for server in own.values():
             stack.enter_context(server)
         for kind, server in own.items():
@@ -75,11 +94,20 @@ def vllm_embeddings(_vllms: dict[Kind, RealVllm]) -> RealVllm:
 
 
 @pytest.fixture(scope="session")
-def gateway(vllm_chat: RealVllm, vllm_embeddings: RealVllm) -> Iterator[GatewayProcess]:
-    """The gateway in front of both, with their models discovered."""
+def gateway(
+    vllm_chat: RealVllm, vllm_embeddings: RealVllm, collector: Collector
+) -> Iterator[GatewayProcess]:
+    """The gateway in front of both, with their models discovered and every call traced."""
     config = {"discover": [vllm_chat.url, vllm_embeddings.url]}
-    with GatewayProcess(config, models=[vllm_chat.model, vllm_embeddings.model]) as process:
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    models = [vllm_chat.model, vllm_embeddings.model]
+    with GatewayProcess(config, models=models, env=env) as process:
         yield process
+
+
+def _tracing(collector: Collector) -> list[str]:
+    """vLLM's switch for its own spans."""
+    return ["--otlp-traces-endpoint", f"{collector.url}/v1/traces"]
 
 
 def _running_already(kind: Kind) -> RealVllm | None:
