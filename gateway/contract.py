@@ -144,7 +144,7 @@ def _describe(
     if relay is None:
         return
     [reference], components = msgspec.json.schema_components(
-        [relay.operation.request_type], ref_template=_REFERENCE
+        [relay.operation.request], ref_template=_REFERENCE
     )
     schemas.update(components)
     operation["requestBody"] = {
@@ -154,7 +154,7 @@ def _describe(
         "server as they are.",
     }
     content = {"application/json": {"schema": {"type": "object"}}}
-    if "stream" in relay.operation.request_type.__struct_fields__:
+    if "stream" in relay.operation.request.__struct_fields__:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     responses["200"] = {"description": f"A {handler.opt[ANSWERS_WITH]}.", "content": content}
 

@@ -58,9 +58,9 @@ def refusal(
 ) -> GatewayError:
     """The error for an answer that isn't 2xx.
 
-    ``path`` is the endpoint that was asked. ``credentials_forwarded`` says whose credentials a 401 or
-    403 is about: the caller's, or the
-    gateway's own, which is nothing that the caller could mend.
+    ``path`` is the endpoint that was asked. ``credentials_forwarded`` says whose credentials a 401
+    or 403 is about: the caller's, or the gateway's own, which is nothing that the caller could
+    mend.
     """
     if 300 <= status < 400:
         return UpstreamError(

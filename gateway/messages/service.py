@@ -9,7 +9,7 @@ import msgspec
 from gateway.errors import GatewayError
 from gateway.messages.schemas import CountTokensRequest, MessagesRequest
 from gateway.observability import semconv
-from gateway.relay.operation import Operation, no_attributes
+from gateway.relay.operation import Operation
 
 _TYPES = {
     400: "invalid_request_error",
@@ -64,7 +64,6 @@ COUNT_TOKENS = Operation(
     path="/v1/messages/count_tokens",
     request=CountTokensRequest,
     kinds=("chat", "moderation"),
-    attributes=no_attributes,
     error_body=anthropic_error,
     error_event=anthropic_error_event,
 )

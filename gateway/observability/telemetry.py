@@ -73,7 +73,7 @@ class Telemetry:
             attributes[semconv.ERROR_TYPE] = exchange.error_type
         name = f"{exchange.method} {exchange.route}" if exchange.route else exchange.method
         # By the HTTP conventions a 4xx is not an error of the server's span.
-        failed = status >= 500 or (status < 400 and exchange.error_type is not None)
+        failed = _failed(status, exchange.error_type)
         self.tracing.record(
             trace,
             name=name,
@@ -122,9 +122,16 @@ class Telemetry:
             fields |= {"model": call.model, "server": call.backend.server.name}
         if exchange.error_type is not None:
             fields["error_type"] = exchange.error_type
-        level = logging.WARNING if status >= 500 else logging.INFO
+        left = exchange.error_type == "client_disconnected"
+        failed = not left and _failed(status, exchange.error_type)
+        level = logging.WARNING if failed else logging.INFO
         if level == logging.WARNING or self._access_log:
             logger.log(level, "%s %s %s", exchange.method, exchange.path, status, extra=fields)
+
+
+def _failed(status: int, error_type: str | None) -> bool:
+    """Whether the request failed; a stream can do so after its status of 200."""
+    return status >= 500 or (status < 400 and error_type is not None)
 
 
 def call_attributes(call: ModelCall) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw
 
-from gateway.errors import ClientDisconnected, GatewayError, UpstreamError
+from gateway.errors import ClientDisconnected, GatewayError
 from gateway.http.body import read_json_body
 from gateway.http.disconnect import Departure
-from gateway.ports import Answer
 from gateway.relay.call import ModelCall
-from gateway.relay.operation import Operation, rename_model, replace_fields
+from gateway.relay.json_object import replace_fields
+from gateway.relay.operation import Operation
+from gateway.relay.passage import Passage
+from gateway.relay.plain import pass_answer
 from gateway.relay.stream import StreamRelay
 from gateway.routing.catalog import Backend, Catalog, Model
 
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
 
 _INCLUDE_USAGE = {"include_usage": True}
 _ELSEWHERE = frozenset({429, 500, 502, 503})
-_ANSWER_TYPES = frozenset({"application/json", "application/octet-stream"})
-_PASSED_ON = (b"metadata",)
-"""Answer headers that a caller needs: vLLM describes binary embeddings in ``metadata``."""
+"""What one server says that another may not."""
 
 
 class Relay:
@@ -84,6 +84,7 @@ class Relay:
                 call.end("client_disconnected")
                 raise
             else:
+                exchange.error_type = call.error_type  # of a stream that broke off
                 return
 
     async def _call(
@@ -95,81 +96,34 @@ class Relay:
         body: bytes,
         send: Send,
     ) -> None:
+        """One call to one backend: the request out, the answer or the error in."""
         operation, server = self.operation, backend.server
-        stream = bool(getattr(request, "stream", None))
+        renamed = backend.model != request.model
         options = getattr(request, "stream_options", None)
         show_usage = options is not None and options.include_usage is True
-        call.stream = stream
+        call.stream = bool(getattr(request, "stream", None))
+        tee = self._tee(body) if self._tee is not None and exchange.sampled else None
         if operation.to_upstream is not None:
             body = operation.to_upstream(request)
         body = _outgoing(
             body,
-            model=backend.model if backend.model != request.model else None,
-            ask_usage=stream and operation.asks_usage and not show_usage,
+            model=backend.model if renamed else None,
+            ask_usage=call.stream and operation.asks_usage and not show_usage,
         )
-        rename = Raw(msgspec.json.encode(request.model)) if backend.model != request.model else None
-        tee = self._tee(body) if self._tee is not None and exchange.sampled else None
         answer = await server.send(operation.path, body, exchange.upstream_headers(call))
         try:
             if answer.status != 200:
                 raise await server.refusal(operation.path, answer)
+            rename = Raw(msgspec.json.encode(request.model)) if renamed else None
+            passage = Passage(operation, server, answer, call, send, rename, tee)
             if answer.content_type == "text/event-stream":
-                await StreamRelay(
-                    operation,
-                    server,
-                    answer,
-                    call,
-                    send,
-                    show_usage=show_usage,
-                    rename=rename,
-                    tee=tee,
-                ).run()
+                await StreamRelay(passage, show_usage=show_usage).run()
             else:
-                await self._pass_answer(answer, backend, call, send, rename, tee)
+                await pass_answer(passage)
         finally:
             answer.close()
             if tee is not None:
                 call.content = tee.content()
-
-    async def _pass_answer(
-        self,
-        answer: Answer,
-        backend: Backend,
-        call: ModelCall,
-        send: Send,
-        rename: Raw | None,
-        tee: Any,
-    ) -> None:
-        """Pass on an answer that isn't a stream; it is whole before its status is sent."""
-        if answer.content_type not in _ANSWER_TYPES:
-            raise UpstreamError(
-                f"The model server answered with {answer.content_type or 'an unnamed type'} where "
-                "JSON was due; a page in HTML is most likely a login page.",
-                code="upstream_not_json",
-            )
-        headers = [(b"content-type", answer.content_type.encode("latin-1"))]
-        headers += [(name, value) for name in _PASSED_ON if (value := answer.header(name))]
-        blocks = await answer.read()
-        if answer.content_type == "application/json":
-            body = self.operation.read_answer(call, blocks)
-            if rename is not None:
-                body = rename_model(b"".join(blocks), ("model",), rename)
-            if body is not None:
-                if self.operation.conforms:
-                    body = backend.server.conform(body)
-                if self.operation.from_upstream is not None:
-                    body = self.operation.from_upstream(body)
-                if tee is not None:
-                    tee.answer(body)
-                blocks = [body]
-        call.end()
-        size = sum(map(len, blocks))
-        headers.append((b"content-length", b"%d" % size))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for block in blocks[:-1]:
-            await send({"type": "http.response.body", "body": block, "more_body": True})
-        final = blocks[-1] if blocks else b""
-        await send({"type": "http.response.body", "body": final, "more_body": False})
 
 
 def _outgoing(body: bytes, *, model: str | None, ask_usage: bool) -> bytes:

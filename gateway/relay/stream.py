@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
-
-from msgspec import Raw
 
 from gateway.errors import GatewayError, UpstreamError, UpstreamUnavailable
 from gateway.http.event_stream import (
@@ -22,12 +19,9 @@ from gateway.http.event_stream import (
     split_events,
     with_data,
 )
-from gateway.ports import Answer, ModelServer
-from gateway.relay.call import ModelCall
-from gateway.relay.operation import Operation, Tee, rename_model
-
-if TYPE_CHECKING:
-    from gateway.http.asgi import Send
+from gateway.relay.answer import note, read_event
+from gateway.relay.json_object import rename_model
+from gateway.relay.passage import Passage
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -40,45 +34,24 @@ class StreamRelay:
     """Passes one stream on.
 
     ``show_usage`` says whether the caller asked for the usage event, which is always asked of the
-    server; ``rename`` is the name that the caller knows the model by, where it differs.
+    server.
     """
 
     __slots__ = (
-        "_answer",
         "_call",
         "_cutter",
         "_ended",
         "_look_always",
-        "_operation",
-        "_rename",
-        "_send",
-        "_server",
+        "_passage",
         "_show_usage",
         "_started",
-        "_tee",
     )
 
-    def __init__(
-        self,
-        operation: Operation[Any],
-        server: ModelServer,
-        answer: Answer,
-        call: ModelCall,
-        send: Send,
-        *,
-        show_usage: bool,
-        rename: Raw | None,
-        tee: Tee | None,
-    ) -> None:
-        self._operation = operation
-        self._server = server
-        self._answer = answer
-        self._call = call
-        self._send = send
+    def __init__(self, passage: Passage, *, show_usage: bool) -> None:
+        self._passage = passage
+        self._call = passage.call
         self._show_usage = show_usage
-        self._rename = rename
-        self._tee = tee
-        self._look_always = rename is not None or tee is not None
+        self._look_always = passage.rename is not None or passage.tee is not None
         self._cutter = EventCutter()
         self._started = False
         self._ended = False
@@ -106,10 +79,13 @@ class StreamRelay:
         else:
             self._call.end(self._call.error_type)
             await self._start()
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._passage.send(
+                {"type": "http.response.body", "body": b"", "more_body": False}
+            )
 
     async def _relay(self) -> None:
-        answer, send, feed = self._answer, self._send, self._cutter.feed
+        answer, send = self._passage.answer, self._passage.send
+        feed = self._cutter.feed
         while (block := await answer.next_block()) is not None:
             if isinstance(block, type):  # Quiet
                 await self._start()
@@ -140,10 +116,10 @@ class StreamRelay:
         for event in split_events(events):
             if data := event_data(event):
                 self._call.first_chunk = perf_counter_ns()
-                if b'"error"' in data and (error := self._server.event_error(data)):
+                if b'"error"' in data and (error := self._passage.server.event_error(data)):
                     if not self._started:
                         raise error
-                elif (answer := self._operation.read_event(data)) is not None:
+                elif (answer := read_event(data)) is not None:
                     self._call.response_id = answer.id
                 return
 
@@ -157,9 +133,9 @@ class StreamRelay:
                 kept.append(event)
             elif not data:
                 kept.append(event)
-            elif b'"error"' in data and (error := self._server.event_error(data)):
+            elif b'"error"' in data and (error := self._passage.server.event_error(data)):
                 self._call.end(error.error_type)
-                kept.append(self._operation.error_event(error))
+                kept.append(self._passage.operation.error_event(error))
                 break  # a [DONE] after it would pretend success
             elif (shown := self._see(event, data)) is not None:
                 kept.append(shown)
@@ -167,10 +143,10 @@ class StreamRelay:
 
     def _see(self, event: bytes, data: bytes) -> bytes | None:
         """Note what one good event says; return it as the caller shall see it, if at all."""
-        operation, call = self._operation, self._call
-        answer = operation.read_event(data)
+        passage, operation, call = self._passage, self._passage.operation, self._call
+        answer = read_event(data)
         if answer is not None:
-            operation.note(call, answer)
+            note(call, answer)
             if b'_reason":"' in data:
                 self._ended = True
             if (
@@ -180,26 +156,26 @@ class StreamRelay:
                 and not answer.choices
             ):
                 return None
-        if self._rename is not None and answer is not None:
-            renamed = rename_model(data, operation.stream_model_path, self._rename)
+        if passage.rename is not None and answer is not None:
+            renamed = rename_model(data, operation.stream_model_path, passage.rename)
             if renamed is not data:
                 data, event = renamed, with_data(event, renamed)
-        if self._tee is not None:
-            self._tee.event(data)
+        if passage.tee is not None:
+            passage.tee.event(data)
         return event
 
     async def _start(self) -> None:
         if not self._started:
             self._started = True
-            await self._send(
+            await self._passage.send(
                 {"type": "http.response.start", "status": 200, "headers": HEADERS.copy()}
             )
 
     async def _break_off(self, error: GatewayError) -> None:
-        await self._send(
+        await self._passage.send(
             {
                 "type": "http.response.body",
-                "body": self._operation.error_event(error),
+                "body": self._passage.operation.error_event(error),
                 "more_body": False,
             }
         )

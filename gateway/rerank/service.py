@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.errors import InvalidRequest, UpstreamError
-from gateway.relay.operation import Operation, no_attributes
+from gateway.relay.operation import Operation
 from gateway.rerank.schemas import (
     InferenceRerankRequest,
     InferenceRerankResponse,
@@ -22,8 +22,6 @@ RERANK = Operation(
     request=RerankRequest,
     # vLLM reranks by cosine with an embedding model too.
     kinds=("rerank", "embedding"),
-    attributes=no_attributes,
-    large_answers=False,
 )
 
 
@@ -58,7 +56,6 @@ INFERENCE_RERANK = Operation(
     path="/v1/rerank",
     request=InferenceRerankRequest,
     kinds=RERANK.kinds,
-    attributes=no_attributes,
     to_upstream=to_rerank_request,
     from_upstream=to_inference_response,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.relay.operation import Operation, no_attributes
+from gateway.relay.operation import Operation
 from gateway.tokenize.schemas import DetokenizeRequest, TokenizeRequest
 
 TOKENIZE = Operation(
@@ -10,7 +10,6 @@ TOKENIZE = Operation(
     path="/tokenize",
     request=TokenizeRequest,
     kinds=(),
-    attributes=no_attributes,
 )
 
 DETOKENIZE = Operation(
@@ -18,5 +17,4 @@ DETOKENIZE = Operation(
     path="/detokenize",
     request=DetokenizeRequest,
     kinds=(),
-    attributes=no_attributes,
 )
