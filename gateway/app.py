@@ -33,6 +33,7 @@ from gateway.observability.otlp_metrics import MetricsPusher
 from gateway.observability.telemetry import Telemetry
 from gateway.observability.tracing import Tracing
 from gateway.ports import ModelServer
+from gateway.profile import profile_of
 from gateway.relay.operation import Operation
 from gateway.relay.relay import Relay
 from gateway.rerank.routes import rerank_routes
@@ -53,6 +54,7 @@ class Application:
 
     def __init__(self, settings: Settings, tracing: Tracing | None = None) -> None:
         self.settings = settings
+        self._profile = profile_of(settings.server.profile)
         self.metrics = Metrics()
         self.tracing = tracing or build_tracing(settings.telemetry.service_name)
         self.telemetry = Telemetry(
@@ -68,7 +70,7 @@ class Application:
         self.discovery = Discovery(
             settings, self.catalog, self._model_server, answered=self._server_answered
         )
-        service = ManagementService(self.discovery)
+        service = ManagementService(self.discovery, self._profile)
         probes = probe_routes(service, self.metrics)
         separate = settings.server.management_port is not None
         self.handlers = [*self._api_routes(service), *([] if separate else probes)]
@@ -95,7 +97,7 @@ class Application:
             *rerank_routes(relay(RERANK), relay(INFERENCE_RERANK)),
             *tokenize_routes(relay(TOKENIZE), relay(DETOKENIZE)),
             *message_routes(relay(MESSAGES), relay(COUNT_TOKENS)),
-            *model_routes(ModelService(self.catalog, self.discovery)),
+            *model_routes(ModelService(self.catalog, self._profile)),
             *inspection_routes(service),
         ]
 

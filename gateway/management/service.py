@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from gateway.errors import NotFound
 from gateway.management.schemas import Provider, ProviderHealth, Readiness
+from gateway.profile import Profile
 from gateway.routing.discovery import Discovery, ServerState
 
 
 class ManagementService:
-    def __init__(self, discovery: Discovery) -> None:
+    def __init__(self, discovery: Discovery, profile: Profile) -> None:
         self._discovery = discovery
+        self._profile = profile
 
     def readiness(self) -> Readiness:
         states = self._discovery.servers
@@ -20,11 +21,13 @@ class ManagementService:
         return [_provider(state) for state in self._discovery.servers]
 
     def provider(self, provider_id: str) -> Provider:
-        """Raises ``NotFound``."""
+        """Raises the error of the profile for an unknown one."""
         for state in self._discovery.servers:
             if state.provider_id == provider_id:
                 return _provider(state)
-        raise NotFound(f"Provider '{provider_id}' not found.", param="provider_id")
+        raise self._profile.unknown_provider(
+            f"Provider '{provider_id}' not found.", param="provider_id"
+        )
 
 
 def _provider(state: ServerState) -> Provider:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.models.schemas import AnthropicModel, AnthropicModelList, ModelList, ModelObject
+from gateway.profile import Profile
 from gateway.routing.catalog import Catalog, Model
-from gateway.routing.discovery import Discovery
 
 _MODEL_TYPES = {"chat": "llm", "embedding": "embedding", "rerank": "rerank", "moderation": "llm"}
 """Our kinds in LlamaStack's words."""
@@ -16,9 +16,9 @@ _MODEL_TYPES = {"chat": "llm", "embedding": "embedding", "rerank": "rerank", "mo
 class ModelService:
     """Answers from the catalog; asks no server."""
 
-    def __init__(self, catalog: Catalog, discovery: Discovery) -> None:
+    def __init__(self, catalog: Catalog, profile: Profile) -> None:
         self._catalog = catalog
-        self._discovery = discovery
+        self._profile = profile
 
     def list(self) -> ModelList:
         return ModelList(data=[self._object(model) for model in self._catalog.models()])
@@ -44,7 +44,8 @@ class ModelService:
 
     def _object(self, model: Model) -> ModelObject:
         backend = model.backends[0]
-        provider_id = self._discovery.provider_id(backend.server)
+        provider_id = model.providers[0]
+        name = f"{provider_id}/{model.id}" if self._profile.prefixed_model_ids else model.id
         metadata: dict[str, Any] = {}
         if model.dimension is not None:
             metadata["embedding_dimension"] = model.dimension
@@ -54,16 +55,16 @@ class ModelService:
             metadata["aliases"] = list(model.aliases)
         model_type = _MODEL_TYPES[model.kind or "chat"]
         return ModelObject(
-            id=model.id,
+            id=name,
             created=model.created,
-            owned_by=backend.server.provider,
+            owned_by=self._profile.owned_by or backend.server.provider,
             custom_metadata={
                 "model_type": model_type,
                 "provider_id": provider_id,
                 "provider_resource_id": backend.model,
                 **metadata,
             },
-            identifier=model.id,
+            identifier=name,
             provider_id=provider_id,
             provider_resource_id=backend.model,
             metadata=metadata,

@@ -45,6 +45,8 @@ class Model(Struct, kw_only=True, eq=False):
     backends: Sequence[Backend]
     kind: ModelKind | None = None
     aliases: Sequence[str] = ()
+    providers: Sequence[str] = ()
+    """The ids of the backends' providers, in their order; ``provider/id`` is a name too."""
     dimension: int | None = None
     context_length: int | None = None
     created: int = field(default_factory=lambda: int(time.time()))
@@ -72,7 +74,12 @@ class Catalog:
         by_id = {model.id: model for model in reversed(list(models))}
         self._models = dict(reversed(by_id.items()))
         aliases = {alias: model for model in by_id.values() for alias in model.aliases}
-        self._names = aliases | self._models
+        prefixed = {
+            f"{provider}/{model.id}": model
+            for model in by_id.values()
+            for provider in model.providers
+        }
+        self._names = prefixed | aliases | self._models
 
     def models(self) -> list[Model]:
         return list(self._models.values())

@@ -80,12 +80,6 @@ class Discovery:
     def servers(self) -> list[ServerState]:
         return list(self._servers.values())
 
-    def provider_id(self, server: ModelServer) -> str:
-        return next(
-            (state.provider_id for state in self._servers.values() if state.server is server),
-            server.provider,
-        )
-
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Ask every server, wait a little for the answers, and go on until the end.
@@ -170,11 +164,12 @@ class Discovery:
         self._catalog.replace(models)
 
     def _configured(self, model: ModelSettings) -> Model:
-        backends = []
+        backends, providers = [], []
         kind, dimension, context_length = model.kind, None, None
         for settings in model.backends:
             state = self._servers[_identity(settings)]
             name = settings.model or model.id
+            providers.append(state.provider_id)
             backends.append(
                 Backend(
                     server=state.server,
@@ -192,6 +187,7 @@ class Discovery:
                 backends=backends,
                 kind=kind,
                 aliases=model.aliases,
+                providers=providers,
                 dimension=dimension,
                 context_length=context_length,
             )
@@ -204,6 +200,7 @@ class Discovery:
                 id=name,
                 backends=[Backend(server=state.server, model=name) for state, _ in places],
                 kind=first.kind,
+                providers=[state.provider_id for state, _ in places],
                 dimension=first.dimensions.get(name),
                 context_length=served.context_length,
             )
