@@ -19,6 +19,7 @@
     │   ├── UpstreamUnavailable     503  service_unavailable     + retry-after
     │   │   └── UpstreamUnreachable 503  … code=upstream_unreachable
     │   └── UpstreamTimeout         504  timeout_error
+    ├── ShuttingDown                503  service_unavailable     + retry-after
     └── ClientDisconnected          499  never sent: nobody is there to read it
 
 The body is OpenAI's, for every status that is not 2xx::
@@ -47,6 +48,7 @@ __all__ = [
     "PayloadTooLarge",
     "PermissionDenied",
     "RateLimited",
+    "ShuttingDown",
     "UnprocessableRequest",
     "UnsupportedMediaType",
     "UpstreamConnectTimeout",
@@ -213,6 +215,15 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamConnectTimeout(UpstreamTimeout):
     default_code = "upstream_connect_timeout"
     nothing_sent = True
+
+
+class ShuttingDown(GatewayError):
+    """This gateway ends and the time for requests in progress is over."""
+
+    status = 503
+    type = "service_unavailable"
+    default_code = "shutting_down"
+    default_retry_after = RETRY_AFTER_SECONDS
 
 
 class ClientDisconnected(GatewayError):

@@ -67,6 +67,24 @@ class TimeoutSettings(Section, frozen=True):
     total: PositiveFloat = 3600.0
 
 
+class BackendTimeoutSettings(Section, frozen=True):
+    """The limits of one model server where they differ from those of ``timeouts``."""
+
+    connect: PositiveFloat | None = None
+    first_byte: PositiveFloat | None = None
+    idle: PositiveFloat | None = None
+    total: PositiveFloat | None = None
+
+    def over(self, general: TimeoutSettings) -> TimeoutSettings:
+        """These limits, and the general ones where none is given here."""
+        return TimeoutSettings(
+            connect=self.connect or general.connect,
+            first_byte=self.first_byte or general.first_byte,
+            idle=self.idle or general.idle,
+            total=self.total or general.total,
+        )
+
+
 class BackendSettings(Section, frozen=True):
     """One model server, and how to reach it.
 
@@ -87,7 +105,7 @@ class BackendSettings(Section, frozen=True):
     client_key: str | None = None
     forward_headers: tuple[str, ...] = ()
     """More request headers that may travel to this server, e.g. ``[authorization]``."""
-    timeouts: TimeoutSettings | None = None
+    timeouts: BackendTimeoutSettings = field(default_factory=BackendTimeoutSettings)
 
 
 class ModelSettings(Section, frozen=True):
@@ -164,6 +182,11 @@ def load_settings(
 def backend_of(entry: str | BackendSettings) -> BackendSettings:
     """A discovered server given as a bare URL or with its settings."""
     return BackendSettings(url=entry) if isinstance(entry, str) else entry
+
+
+def is_header_value(text: str) -> bool:
+    """Whether an HTTP header can carry this text."""
+    return text.isascii() and text.isprintable()
 
 
 def _read_file(config: Path, env: Mapping[str, str]) -> dict[str, Any]:
@@ -243,6 +266,10 @@ def _check_backend(path: str, backend: BackendSettings) -> None:
         )
     if backend.api_key is not None and backend.api_key_file is not None:
         raise SettingsError(f"{path}: give api_key or api_key_file, not both")
+    if backend.api_key is not None and not is_header_value(backend.api_key):
+        raise SettingsError(
+            f"{path}.api_key: holds a character that no HTTP header can carry, maybe a line's end"
+        )
     if (backend.client_cert is None) != (backend.client_key is None):
         raise SettingsError(f"{path}: client_cert and client_key go together")
     for key in ("ca_file", "client_cert", "client_key", "api_key_file"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from gateway.errors import UpstreamError, UpstreamTimeout
+from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from gateway.ports import Quiet
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class Connection(asyncio.Protocol):
 
     async def request(self, head: bytes, body: bytes) -> None:
         """Send one request; return at the head of a stream or the end of another answer."""
+        if not self.alive:  # accepted and hung up on, as by a proxy without a server behind it
+            raise UpstreamUnreachable("The model server closed the connection at once.")
         if self.requests:
             self._reset()
         self.requests += 1

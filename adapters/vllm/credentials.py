@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
-from gateway.settings import BackendSettings
+from gateway.settings import BackendSettings, is_header_value
+
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """How often a token file is looked at, at most."""
@@ -38,14 +41,21 @@ class Credentials:
         try:
             status = file.stat()
             seen = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if seen != self._seen:
-                self._line = _line(file.read_text(encoding="utf-8").strip())
-                self._seen = seen
+            if seen == self._seen:
+                return
+            text = file.read_text(encoding="utf-8").strip()
         except OSError:
             return  # keep the last token
+        except UnicodeDecodeError:
+            text = "\0"
+        self._seen = seen
+        try:
+            self._line = _line(text)
+        except ValueError as error:
+            logger.warning("%s: %s; the last token stays in use", file, error)
 
 
 def _line(token: str) -> bytes:
-    if not token.isascii() or any(character in token for character in "\r\n\0"):
+    if not is_header_value(token):
         raise ValueError("a bearer token holds a character that no HTTP header can carry")
     return b"authorization: Bearer " + token.encode("ascii") + b"\r\n"

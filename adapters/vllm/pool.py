@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -129,8 +131,9 @@ class ConnectionPool:
                 code="upstream_tls_failed",
             ) from error
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise UpstreamUnreachable(f"The model server can't be reached: {reason}.") from error
+            raise UpstreamUnreachable(
+                f"The model server can't be reached: {_reason(error)}."
+            ) from error
         finally:
             self._opening -= 1
         self._open += 1
@@ -151,3 +154,10 @@ class ConnectionPool:
         self._sweeper = (
             loop.call_later(SWEEP_SECONDS, self._sweep, loop) if self._busy or self._idle else None
         )
+
+
+def _reason(error: OSError) -> str:
+    """Why, in the system's words: an event loop's own would tell callers the address."""
+    if isinstance(error, socket.gaierror):
+        return "its name is unknown"
+    return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -27,7 +27,6 @@ from gateway.errors import (
     ModelNotFound,
     NotFound,
     UpstreamError,
-    UpstreamUnavailable,
     error_for_status,
 )
 
@@ -75,8 +74,10 @@ def refusal(
         )
     said = _decode(body)
     if said is None:
-        return _without_words(status, content_type)
-    return _with_retry_after(_from_words(status, said, path), retry_after)
+        error = _without_words(status, content_type)
+    else:
+        error = _from_words(status, said, path)
+    return _with_retry_after(error, retry_after)
 
 
 def event_error(data: bytes) -> GatewayError | None:
@@ -93,19 +94,18 @@ def event_error(data: bytes) -> GatewayError | None:
 def _decode(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
 def _without_words(status: int, content_type: str) -> GatewayError:
     what = "an HTML page" if content_type == "text/html" else "no explanation"
+    message = f"The model server answered {status} with {what}."
     if status >= 500:
-        message = f"The model server answered {status} with {what}."
-        kind = UpstreamUnavailable if status in (429, 503) else error_for_status(status)
-        return kind(message, code="upstream_unavailable" if status == 503 else "upstream_error")
-    if content_type == "text/html":
-        return UpstreamError(f"The model server answered {status} with {what}.")
-    return error_for_status(status)(f"The model server answered {status} with {what}.")
+        return error_for_status(status)(message, code="upstream_error" if status == 500 else None)
+    if content_type == "text/html" and status != 429:
+        return UpstreamError(message)
+    return error_for_status(status)(message)
 
 
 def _from_words(status: int, said: Any, path: str = "") -> GatewayError:

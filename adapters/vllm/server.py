@@ -99,12 +99,13 @@ class VllmServer:
         self.name = f"{url.scheme}://{self.host}:{self.port}{self._root}"
         self._credentials = Credentials(backend)
         self._forward = FORWARDED | {name.lower().encode() for name in backend.forward_headers}
-        self._forwards_credentials = b"authorization" in self._forward
+        own = backend.api_key or backend.api_key_file
+        self._forwards_credentials = b"authorization" in self._forward and not own
         self._pool = ConnectionPool(
             self.host,
             self.port,
             tls=context_for(backend),
-            timeouts=backend.timeouts or timeouts,
+            timeouts=backend.timeouts.over(timeouts),
             limit=limits.max_upstream_connections,
             max_answer_bytes=limits.max_answer_bytes,
             heartbeat=heartbeat,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import attach, detach
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, ShuttingDown
 from gateway.http.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -55,8 +55,11 @@ class Edge:
             else:
                 await self._route(exchange, scope, receive, send_out)
         except asyncio.CancelledError:
-            exchange.error_type = exchange.error_type or "cancelled"
-            raise
+            # Only a server that ends cancels a request from outside. The task is over with this,
+            # so there is nobody above to tell.
+            error = ShuttingDown("The gateway is shutting down. Try again.")
+            exchange.fail(error)
+            await self._refuse(exchange, error, send_out)
         except Exception as error:  # noqa: BLE001  (the last resort: logged, counted, answered)
             await self._crash(exchange, error, send_out)
         finally:
@@ -76,15 +79,20 @@ class Edge:
         logger.error(
             "A request failed inside the gateway", exc_info=error, extra=exchange.log_fields()
         )
-        if exchange.answered:
-            return
         shown = GatewayError(
             f"The gateway failed. Its log has the details under {exchange.request_id.decode()}."
         )
-        body = shown.body()
+        await self._refuse(exchange, shown, send)
+
+    @staticmethod
+    async def _refuse(exchange: Exchange, error: GatewayError, send: Send) -> None:
+        if exchange.answered:
+            return
+        body = error.body()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
+            *error.headers(),
         ]
-        await send({"type": "http.response.start", "status": shown.status, "headers": headers})
+        await send({"type": "http.response.start", "status": error.status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})

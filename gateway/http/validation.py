@@ -9,7 +9,10 @@ import msgspec
 
 from gateway.errors import InvalidRequest
 
-__all__ = ["decode_request", "explain"]
+__all__ = ["NOT_JSON", "decode_request", "explain"]
+
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises; the last one where arrays or objects are nested a thousand deep."""
 
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]+)`")
@@ -36,7 +39,7 @@ def decode_request(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise explain(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise InvalidRequest(
             f"The request body is not valid JSON: {error}", code="invalid_json"
         ) from None

@@ -30,7 +30,7 @@ class ModelService:
     def list_for_anthropic(self) -> AnthropicModelList:
         models = [
             AnthropicModel(
-                id=model.id,
+                id=self._name(model),
                 display_name=model.id,
                 created_at=datetime.fromtimestamp(model.created, UTC).isoformat(),
             )
@@ -42,10 +42,13 @@ class ModelService:
             last_id=models[-1].id if models else None,
         )
 
+    def _name(self, model: Model) -> str:
+        prefixed = self._profile.prefixed_model_ids
+        return f"{model.providers[0]}/{model.id}" if prefixed else model.id
+
     def _object(self, model: Model) -> ModelObject:
         backend = model.backends[0]
-        provider_id = model.providers[0]
-        name = f"{provider_id}/{model.id}" if self._profile.prefixed_model_ids else model.id
+        provider_id, name = model.providers[0], self._name(model)
         metadata: dict[str, Any] = {}
         if model.dimension is not None:
             metadata["embedding_dimension"] = model.dimension

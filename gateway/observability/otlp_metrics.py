@@ -149,8 +149,9 @@ class MetricsPusher:
                     sum=point["sum"],
                     bucket_counts=counts,
                     explicit_bounds=list(bounds[:-1]),
-                    min=0.0,
-                    max=0.0,
+                    # Prometheus keeps neither; OTLP may leave both out.
+                    min=None,  # type: ignore[arg-type]
+                    max=None,  # type: ignore[arg-type]
                 )
 
 

@@ -61,12 +61,13 @@ class Telemetry:
     def _record_request(self, exchange: Exchange, trace: Trace, status: int, ended: int) -> None:
         attributes: dict[str, Any] = {
             semconv.HTTP_METHOD: exchange.method,
-            semconv.HTTP_ROUTE: exchange.route,
             semconv.HTTP_STATUS: status,
             semconv.URL_PATH: exchange.path,
             semconv.URL_SCHEME: exchange.scheme,
             semconv.HTTP_REQUEST_ID: (exchange.request_id.decode(),),
         }
+        if exchange.route:
+            attributes[semconv.HTTP_ROUTE] = exchange.route
         if exchange.client_request_id is not None:
             attributes[semconv.HTTP_CLIENT_REQUEST_ID] = (exchange.client_request_id,)
         if exchange.error_type is not None:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.errors import UpstreamError
+from gateway.http.validation import NOT_JSON
 from gateway.relay.call import ModelCall, Usage
 
 __all__ = ["FinishedAnswer", "note", "read_answer", "read_event", "read_large_answer"]
@@ -82,7 +83,7 @@ def read_event(data: bytes) -> FinishedAnswer | None:
     """One event of a stream; ``None`` where it isn't an object of the known shape."""
     try:
         return _answers.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return None
 
 
@@ -113,7 +114,7 @@ def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         except msgspec.ValidationError:
             msgspec.json.decode(body, type=dict[str, Raw])
             return decoder.type()  # whole, but in a shape that telemetry can't read
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise UpstreamError(
             f"The model server's answer is not the JSON it should be: {error}"
         ) from None

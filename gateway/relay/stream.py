@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from time import perf_counter_ns
 
-from gateway.errors import GatewayError, UpstreamError, UpstreamUnavailable
+from gateway.errors import GatewayError, ShuttingDown, UpstreamError
 from gateway.http.event_stream import (
     DONE,
     PING,
@@ -74,7 +74,7 @@ class StreamRelay:
             # The caller left, and this goes nowhere; or the gateway is ending, and the caller
             # must not take what it has for all of it.
             if self._started:
-                await self._break_off(UpstreamUnavailable("The gateway is shutting down."))
+                await self._break_off(ShuttingDown("The gateway is shutting down."))
             raise
         else:
             self._call.end(self._call.error_type)
