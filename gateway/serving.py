@@ -64,7 +64,20 @@ def build_worker() -> Any:
     config = os.environ.get(CONFIG_VARIABLE)
     settings = load_settings(Path(config) if config else None)
     configure_logging(settings.telemetry)
+    _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     return build(settings)
+
+
+def _forget_dead_workers(directory: Path) -> None:
+    """Drop what workers that are gone left in gauges: their requests and connections are gone too.
+
+    Done by the worker that takes a dead one's place. Counts and histograms stay.
+    """
+    for file in directory.glob("gauge_live*_*.db"):
+        try:
+            os.kill(int(file.stem.rpartition("_")[2]), 0)  # only asks whether it is there
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)
 
 
 def allow_many_sockets() -> None:

@@ -18,6 +18,9 @@ from gateway.ports import Quiet
 if TYPE_CHECKING:
     from adapters.vllm.pool import ConnectionPool
 
+RAW_BYTES = 64 * 1024
+"""A body longer than this goes past the parser once its head is read."""
+
 HIGH_WATER_BYTES = 256 * 1024
 """A stream whose reader is slow stops being read from the socket at this much."""
 
@@ -43,10 +46,12 @@ class Connection(asyncio.Protocol):
         "_buffered",
         "_error",
         "_keep_alive",
+        "_length",
         "_loop",
         "_parser",
         "_paused",
         "_pool",
+        "_raw_left",
         "_transport",
         "_until_close",
         "_waiter",
@@ -89,6 +94,8 @@ class Connection(asyncio.Protocol):
         self._error: Exception | None = None
         self._keep_alive = False
         self._until_close = True
+        self._length = 0
+        self._raw_left = 0
         self._begun = False
 
     # What the pool and the server call.
@@ -191,10 +198,38 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._raw_left:
+            self._take_raw(data)
+        else:
+            self._parse(data)
+            if self._length > RAW_BYTES and not self.done and self._error is None:
+                self._raw_left = self._length - self._buffered
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self.fail(UpstreamError(f"The model server sent something that is not HTTP: {error}"))
+            if self.done:  # the answer is whole; what came after it must not become the next one
+                self._keep_alive = False
+                self.abort()
+            else:
+                self.fail(
+                    UpstreamError(f"The model server sent something that is not HTTP: {error}")
+                )
+
+    def _take_raw(self, data: bytes) -> None:
+        """Keep a block of a large body as it is; the parser would only copy it.
+
+        The parser can't skip what it hasn't seen, so the next answer gets a new one.
+        """
+        self._raw_left -= len(data)
+        if self._raw_left < 0:
+            self.fail(UpstreamError("The model server sent more than its content-length."))
+            return
+        self.on_body(data)
+        if self._raw_left == 0 and self._error is None:
+            self._parser = httptools.HttpResponseParser(self)
+            self.on_message_complete()
 
     def eof_received(self) -> bool:
         return False  # close; connection_lost says the rest
@@ -216,12 +251,19 @@ class Connection(asyncio.Protocol):
 
     # httptools callbacks
 
+    def on_message_begin(self) -> None:
+        if self.done:
+            raise UpstreamError("The model server sent an answer that nobody asked for.")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         self.headers.append((name, value))
         if name == b"content-type":
             self.content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
-        elif name in (b"content-length", b"transfer-encoding"):
+        elif name == b"content-length":
+            self._until_close = False
+            self._length = int(value) if value.isdigit() else 0
+        elif name == b"transfer-encoding":
             self._until_close = False
 
     def on_headers_complete(self) -> None:

@@ -125,9 +125,9 @@ class ConnectionPool:
                 f"No connection to the model server within {self.timeouts.connect:g} s."
             ) from error
         except ssl.SSLError as error:
-            reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
+            reason = getattr(error, "verify_message", "") or getattr(error, "reason", "")
             raise UpstreamError(
-                f"The TLS connection to the model server failed: {reason}.",
+                f"The TLS connection to the model server failed: {reason or 'no handshake'}.",
                 code="upstream_tls_failed",
             ) from error
         except OSError as error:

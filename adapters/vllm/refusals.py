@@ -41,9 +41,15 @@ _INPUT = {
     "/tokenize": "prompt",
 }
 """What the caller calls its input, where vLLM speaks of ``input_tokens``."""
-_ABOUT = (("dimensions", "dimensions"), ("multimodal", None), ("chat template", None))
+_ABOUT = (
+    ("dimensions", "dimensions"),
+    ("multimodal", None),
+    ("chat template", None),
+    ("one prompt", None),
+)
 """Words in a message that has no ``param``, and what it is about (``None``: the input)."""
-_VALIDATION = re.compile(r"\{'type': .*\}", re.DOTALL)
+_NAMED = re.compile(r"\(parameter=(\w+)|^([a-z_]+) must be ")
+_CONTEXT = re.compile(r", 'ctx': .*", re.DOTALL)
 
 
 def refusal(
@@ -117,6 +123,7 @@ def _from_words(status: int, said: Any, path: str = "") -> GatewayError:
     else:
         message, param, code = error, None, None
     text = str(message if message is not None else said)[:_LONGEST_MESSAGE]
+    text = text or f"The model server answered {status} with no explanation."
     param = param if isinstance(param, str) else None
     code = code if isinstance(code, str) and not code.isdigit() else None
     if status == 404 and param is None and error == "Not Found":
@@ -134,6 +141,8 @@ def _from_words(status: int, said: Any, path: str = "") -> GatewayError:
 
 def _invalid(message: str, param: str | None, code: str | None, path: str) -> InvalidRequest:
     message, found = _readable(message)
+    if found is None and (named := _NAMED.search(message)) is not None:
+        found = named[1] or named[2]
     param = _strip_body(param) or found
     if path == "/v1/messages" and param == "max_completion_tokens":
         param = "max_tokens"  # vLLM names it as its own chat API does
@@ -147,17 +156,18 @@ def _invalid(message: str, param: str | None, code: str | None, path: str) -> In
 
 def _readable(message: str) -> tuple[str, str | None]:
     """VLLM's dump of a validation error as a sentence, and the parameter it is about."""
-    if "validation error" not in message:
+    heading, _, report = message.partition("\n")
+    if "validation error" not in heading or not report:
         return message, None
-    for line in _VALIDATION.findall(message)[:1]:
-        try:
-            found = ast.literal_eval(line.splitlines()[0])
-        except (ValueError, SyntaxError):
-            return message, None
-        param = _strip_body(str(found.get("loc", ""))) or None
-        text = str(found.get("msg", message))
-        return (f"Invalid value for '{param}': {text}." if param else f"{text}."), param
-    return message, None
+    first = report.strip().splitlines()[0]
+    try:
+        # Its context may hold what is no literal, and says nothing more.
+        found = ast.literal_eval(_CONTEXT.sub("}", first))
+    except (ValueError, SyntaxError):
+        return first, None
+    param = _strip_body(str(found.get("loc", ""))) or None
+    text = str(found.get("msg", first)).removeprefix("Value error, ")
+    return (f"Invalid value for '{param}': {text}." if param else f"{text}."), param
 
 
 def _strip_body(param: str | None) -> str | None:

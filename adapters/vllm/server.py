@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+from msgspec import Meta, Struct
 
 from adapters.vllm import refusals
 from adapters.vllm.connection import Connection, StaleConnection
@@ -35,6 +36,26 @@ nothing that could be a credential. ``forward_headers`` adds to them."""
 _NULLS_BEFORE_A_KEY = (b'"annotations":null,', b'"function_call":null,')
 _NULLS_AFTER_A_KEY = (b',"prompt_tokens_details":null', b',"completion_tokens_details":null')
 _PROBE_TIMEOUT = httpx.Timeout(10.0)
+
+
+class _ListedModel(Struct, frozen=True):
+    id: str
+    max_model_len: int | None = None
+
+
+class _ModelList(Struct, frozen=True):
+    data: list[_ListedModel]
+
+
+class _Embedding(Struct, frozen=True):
+    embedding: list[float]
+
+
+class _EmbeddingList(Struct, frozen=True):
+    data: Annotated[list[_Embedding], Meta(min_length=1)]
+
+
+ShapeT = TypeVar("ShapeT", bound=Struct)
 
 
 class VllmAnswer:
@@ -198,15 +219,10 @@ class VllmServer:
     # What discovery asks.
 
     async def list_models(self) -> list[ServedModel]:
-        listed = await self._ask("GET", "/v1/models")
-        try:
-            entries = listed["data"]
-            return [
-                ServedModel(name=entry["id"], context_length=entry.get("max_model_len"))
-                for entry in entries
-            ]
-        except (TypeError, KeyError, AttributeError) as error:
-            raise UpstreamError(f"{self.name} lists its models in an unknown shape.") from error
+        listed = await self._ask("GET", "/v1/models", _ModelList)
+        return [
+            ServedModel(name=model.id, context_length=model.max_model_len) for model in listed.data
+        ]
 
     async def find_kind(self) -> ServerKind:
         """A GET on a POST route is 405 where the route exists and 404 where it doesn't.
@@ -224,25 +240,23 @@ class VllmServer:
         return "chat"
 
     async def embedding_dimension(self, model: str) -> int:
-        answer = await self._ask("POST", "/v1/embeddings", {"model": model, "input": "dimension"})
-        try:
-            return len(answer["data"][0]["embedding"])
-        except (TypeError, KeyError, IndexError) as error:
-            raise UpstreamError(f"{self.name} embeds in an unknown shape.") from error
+        body = {"model": model, "input": "dimension"}
+        answer = await self._ask("POST", "/v1/embeddings", _EmbeddingList, body)
+        return len(answer.data[0].embedding)
 
     async def _has_route(self, path: str) -> bool:
         response = await self._client.get(path)
         return response.status_code != 404
 
-    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    async def _ask(self, method: str, path: str, shape: type[ShapeT], body: Any = None) -> ShapeT:
         response = await self._client.request(method, path, json=body)
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if response.status_code != 200:
             raise refusals.refusal(response.status_code, content_type, response.content)
         try:
-            return msgspec.json.decode(response.content)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UpstreamError(f"{self.name}{path} answered with something not JSON.") from error
+            return msgspec.json.decode(response.content, type=shape)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise UpstreamError(f"{self.name}{path} answered in an unknown shape.") from error
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Raw, Struct, field
+from msgspec import Meta, Raw, Struct
 
 
 class StreamOptions(Struct, frozen=True):
@@ -54,9 +54,12 @@ class ChatCompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
 
 class ContentMessage(Struct, frozen=True):
-    """A message with what was said; read only where content is captured or stored."""
+    """A message with what was said; read only where content is captured or stored.
+
+    Nothing in it is checked: that is for the model server to do.
+    """
 
     role: str = "assistant"
     content: Any = None
-    tool_calls: list[dict[str, Any]] | None = field(default=None)
-    tool_call_id: str | None = None
+    tool_calls: Any = None
+    tool_call_id: Any = None

@@ -21,10 +21,15 @@ class _Request(Struct, frozen=True):
     messages: list[ContentMessage] = []
 
 
+class _Function(Struct, frozen=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
 class _ToolCallDelta(Struct, frozen=True):
     index: int = 0
     id: str | None = None
-    function: dict[str, Any] = {}
+    function: _Function = _Function()
 
 
 class _Delta(Struct, frozen=True):
@@ -65,8 +70,7 @@ class ChatTranscript:
             output.finish_reason = choice.finish_reason
             if choice.message is not None:
                 output.text.append(_text(choice.message.content))
-                for index, call in enumerate(choice.message.tool_calls or ()):
-                    output.tool_calls[index] = {"id": call.get("id"), **call.get("function", {})}
+                output.tool_calls.update(enumerate(_calls(choice.message)))
 
     def event(self, data: bytes) -> None:
         for choice in self._choices(data):
@@ -80,8 +84,8 @@ class ChatTranscript:
                     part.index, {"id": None, "name": "", "arguments": ""}
                 )
                 call["id"] = part.id or call["id"]
-                call["name"] += part.function.get("name") or ""
-                call["arguments"] += part.function.get("arguments") or ""
+                call["name"] += part.function.name or ""
+                call["arguments"] += part.function.arguments or ""
 
     def content(self) -> dict[str, str]:
         """``gen_ai.input.messages`` and ``gen_ai.output.messages``."""
@@ -111,10 +115,17 @@ def _parts(message: ContentMessage) -> list[dict[str, Any]]:
     if message.role == "tool":
         return [{"type": "tool_call_response", "id": message.tool_call_id, "response": text}]
     parts: list[dict[str, Any]] = [{"type": "text", "content": text}] if text else []
-    for call in message.tool_calls or ():
-        function = call.get("function", {})
-        parts.append(_tool_call({"id": call.get("id"), **function}))
-    return parts
+    return parts + [_tool_call(call) for call in _calls(message)]
+
+
+def _calls(message: ContentMessage) -> list[dict[str, Any]]:
+    """Its tool calls, each with id, name and arguments side by side."""
+    calls = message.tool_calls if isinstance(message.tool_calls, list) else []
+    return [
+        {**call["function"], "id": call.get("id")}
+        for call in calls
+        if isinstance(call, dict) and isinstance(call.get("function"), dict)
+    ]
 
 
 def _output_parts(output: _Output) -> list[dict[str, Any]]:

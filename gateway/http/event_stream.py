@@ -25,11 +25,12 @@ class EventCutter:
     therefore never leaves half an event with the caller.
     """
 
-    __slots__ = ("_held", "_size")
+    __slots__ = ("_held", "_size", "_tail")
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
         self._size = 0
+        self._tail = b""
 
     def feed(self, block: bytes) -> bytes:
         """The whole events that are complete now, maybe none.
@@ -40,8 +41,7 @@ class EventCutter:
             if block.endswith(b"\n\n"):
                 return block
         else:
-            tail = self._held[-1][-3:]
-            if _end_of_last_event(tail + block) == 0:
+            if _end_of_last_event(self._tail + block) == 0:
                 self._hold(block)
                 return b""
             block = b"".join([*self._held, block])
@@ -59,6 +59,7 @@ class EventCutter:
         return b"".join(self._held)
 
     def _hold(self, block: bytes) -> None:
+        self._tail = ((self._tail if self._held else b"") + block)[-2:]
         self._held.append(block)
         self._size += len(block)
         if self._size > MAX_EVENT_BYTES:

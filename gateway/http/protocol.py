@@ -11,35 +11,47 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_HEAD = b"HTTP/1.1 "
+_COPIED_BYTES = 16 * 1024
+"""Up to this, copying a body behind its head is cheaper than two buffers."""
+
 
 class JoiningTransport:
-    """A transport that writes what one turn of the event loop produced at the turn's end.
+    """A transport that keeps an answer's head back until its body begins, or the turn ends.
 
-    Everything else goes to the transport underneath, flow control too: it speaks to the protocol
-    itself as soon as its buffer is full.
+    Everything else goes to the transport underneath at once, flow control too: that speaks to the
+    protocol itself as soon as its buffer is full.
     """
 
-    __slots__ = ("_loop", "_pending", "_transport")
+    __slots__ = ("_head", "_loop", "_transport")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._pending: list[bytes] = []
+        self._head = b""
 
     def write(self, data: bytes) -> None:
-        if not self._pending:
+        head = self._head
+        if head:
+            self._head = b""
+            if len(data) < _COPIED_BYTES:
+                self._transport.write(head + data)
+            else:
+                self._transport.writelines((head, data))
+        elif data.startswith(_HEAD):
+            self._head = data
             self._loop.call_soon(self._flush)
-        self._pending.append(data)
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         self._flush()
         self._transport.close()
 
     def _flush(self) -> None:
-        pending = self._pending
-        if pending:
-            self._pending = []
-            self._transport.write(pending[0] if len(pending) == 1 else b"".join(pending))
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

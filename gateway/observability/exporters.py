@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import (
     SERVICE_INSTANCE_ID,
     SERVICE_NAME,
@@ -29,9 +30,12 @@ from gateway.settings import SettingsError
 
 Signal = Literal["traces", "metrics"]
 
-QUEUE_SPANS = 16384
+QUEUE_SPANS = 8192
 """How many finished spans may wait for the exporter, unless ``OTEL_BSP_MAX_QUEUE_SIZE`` says.
-The SDK's own 2048 is a third of a second of a busy gateway."""
+The SDK's own 2048 is a tenth of a second of a busy gateway."""
+
+BATCH_SPANS = 2048
+"""How many spans go in one request, unless ``OTEL_BSP_MAX_EXPORT_BATCH_SIZE`` says."""
 
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
@@ -40,12 +44,15 @@ def build_tracing(service_name: str, environment: Mapping[str, str] = os.environ
     """The tracing that the environment asks for, registered as OpenTelemetry's global one."""
     otlp_spans.install()
     provider = TracerProvider(resource=resource_for(service_name, environment))
-    processors = [_processor(exporter) for exporter in load_exporters("traces", environment)]
+    exporters = load_exporters("traces", environment)
+    processors = [_processor(exporter) for exporter in exporters]
     for processor in processors:
         provider.add_span_processor(processor)
     if processors:
         set_tracer_provider(provider)
-    return Tracing(provider=provider, processors=processors, environment=environment)
+    return Tracing(
+        provider=provider, processors=processors, exporters=exporters, environment=environment
+    )
 
 
 def resource_for(service_name: str, environment: Mapping[str, str] = os.environ) -> Resource:
@@ -102,5 +109,12 @@ def _load(signal: Signal, name: str, environment: Mapping[str, str]) -> Any:
 def _processor(exporter: Any) -> SpanProcessor:
     if type(exporter).__name__ == "ConsoleSpanExporter":
         return SimpleSpanProcessor(exporter)
-    queue = None if "OTEL_BSP_MAX_QUEUE_SIZE" in os.environ else QUEUE_SPANS
-    return BatchSpanProcessor(exporter, max_queue_size=queue)
+    by_http = isinstance(exporter, OTLPSpanExporter)
+    processor = otlp_spans.EarlyEncodingProcessor if by_http else BatchSpanProcessor
+    sized = "OTEL_BSP_MAX_QUEUE_SIZE" in os.environ
+    batched = sized or "OTEL_BSP_MAX_EXPORT_BATCH_SIZE" in os.environ
+    return processor(
+        exporter,
+        max_queue_size=None if sized else QUEUE_SPANS,
+        max_export_batch_size=None if batched else BATCH_SPANS,
+    )

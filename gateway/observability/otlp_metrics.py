@@ -28,6 +28,7 @@ from prometheus_client.metrics_core import Metric as Family
 from gateway import __version__
 from gateway.observability import semconv
 from gateway.observability.metrics import label, prometheus_name
+from gateway.observability.tracing import FLUSH_SECONDS
 
 _UNITS = {
     semconv.M_HTTP_DURATION: "s",
@@ -67,10 +68,10 @@ class MetricsPusher:
             self._thread.start()
 
     def shutdown(self) -> None:
-        """Push once more and end; blocks for as long as the exporters do."""
+        """Push once more and end; takes ``FLUSH_SECONDS`` at most."""
         if self._exporters:
             self._stop.set()
-            self._thread.join()
+            self._thread.join(FLUSH_SECONDS)
             for exporter in self._exporters:
                 exporter.shutdown()
 

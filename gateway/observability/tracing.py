@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
@@ -32,6 +34,9 @@ from gateway import __version__
 from gateway.observability.trace_context import TraceContext
 
 __all__ = ["Trace", "Tracing"]
+
+FLUSH_SECONDS = 3.0
+"""How long the end of the process may be held up by a collector that doesn't answer."""
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSAMPLED = TraceFlags(TraceFlags.DEFAULT)
@@ -90,9 +95,11 @@ class Tracing:
         *,
         provider: TracerProvider,
         processors: Sequence[SpanProcessor],
+        exporters: Sequence[SpanExporter] = (),
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._provider = provider
+        self._exporters = exporters
         self._finish = [processor.on_end for processor in processors]
         self.enabled = bool(processors)
         self._sampler: Sampler = provider.sampler
@@ -143,7 +150,8 @@ class Tracing:
         state = trace.state
         parent = None
         if parent_id is not None:
-            parent = SpanContext(trace.trace_id, parent_id, False, _SAMPLED, state)
+            remote = kind is SpanKind.SERVER
+            parent = SpanContext(trace.trace_id, parent_id, remote, _SAMPLED, state)
         span = ReadableSpan(
             name=name,
             context=SpanContext(trace.trace_id, span_id, False, _SAMPLED, state),
@@ -161,8 +169,17 @@ class Tracing:
             finish(span)
 
     def shutdown(self) -> None:
-        """Export what is left; blocks for as long as the exporter does."""
+        """Export what is left; takes little more than ``FLUSH_SECONDS``.
+
+        The SDK would wait for its queue for 30 s, which is all that Kubernetes gives a pod to end;
+        an exporter that is shut down gives up at once.
+        """
+        timers = [threading.Timer(FLUSH_SECONDS, one.shutdown) for one in self._exporters]
+        for timer in timers:
+            timer.start()
         self._provider.shutdown()
+        for timer in timers:
+            timer.cancel()
 
 
 def _context_of(parent: TraceContext) -> Context:

@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m tests.benchmarks``. What they measure is in README.md beside this."""
