@@ -38,7 +38,8 @@ class InProcessGateway:
     """A gateway with these settings (keywords are the top-level sections).
 
     `environment` holds the `OTEL_*` variables that tracing reads; `traced=False` is a gateway
-    without an exporter. `models` are waited for.
+    without an exporter. `models` are names that are waited for; the section `models` is given as
+    `configured`.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class InProcessGateway:
         environment: Mapping[str, str] | None = None,
         traced: bool = True,
         models: Sequence[str] | None = None,
+        configured: Sequence[Mapping[str, Any]] = (),
         **sections: Any,
     ) -> None:
         self.port = free_port()
         server = {**sections.pop("server", {}), "host": HOST, "port": self.port}
-        self.settings = msgspec.convert({**sections, "server": server}, Settings)
+        sections = {**sections, "server": server, "models": list(configured)}
+        self.settings = msgspec.convert(sections, Settings)
         self._exporter = InMemorySpanExporter()
         self._environment = environment or {}
         self._traced = traced

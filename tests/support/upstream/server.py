@@ -113,7 +113,7 @@ class FakeVllm:
     async def until_connections(self, count: int, within: float = 5.0) -> None:
         """Wait until exactly this many sockets are connected."""
         async with asyncio.timeout(within):
-            while self.open_connections != count:  # noqa: ASYNC110 - a test may poll
+            while self.open_connections != count:
                 await asyncio.sleep(0.005)
 
     def close_idle(self) -> None:
