@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import (
     SERVICE_INSTANCE_ID,
     SERVICE_NAME,
@@ -33,9 +32,6 @@ Signal = Literal["traces", "metrics"]
 QUEUE_SPANS = 8192
 """How many finished spans may wait for the exporter, unless ``OTEL_BSP_MAX_QUEUE_SIZE`` says.
 The SDK's own 2048 is a tenth of a second of a busy gateway."""
-
-BATCH_SPANS = 2048
-"""How many spans go in one request, unless ``OTEL_BSP_MAX_EXPORT_BATCH_SIZE`` says."""
 
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
@@ -109,12 +105,5 @@ def _load(signal: Signal, name: str, environment: Mapping[str, str]) -> Any:
 def _processor(exporter: Any) -> SpanProcessor:
     if type(exporter).__name__ == "ConsoleSpanExporter":
         return SimpleSpanProcessor(exporter)
-    by_http = isinstance(exporter, OTLPSpanExporter)
-    processor = otlp_spans.EarlyEncodingProcessor if by_http else BatchSpanProcessor
-    sized = "OTEL_BSP_MAX_QUEUE_SIZE" in os.environ
-    batched = sized or "OTEL_BSP_MAX_EXPORT_BATCH_SIZE" in os.environ
-    return processor(
-        exporter,
-        max_queue_size=None if sized else QUEUE_SPANS,
-        max_export_batch_size=None if batched else BATCH_SPANS,
-    )
+    queue = None if "OTEL_BSP_MAX_QUEUE_SIZE" in os.environ else QUEUE_SPANS
+    return BatchSpanProcessor(exporter, max_queue_size=queue)

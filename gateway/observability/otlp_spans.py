@@ -11,14 +11,12 @@ SDK's way, and if the SDK one day calls its encoder differently, exporting only 
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.exporter.otlp.proto.common import trace_encoder
 from opentelemetry.exporter.otlp.proto.http import trace_exporter
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
 
 if TYPE_CHECKING:
@@ -39,9 +37,6 @@ _HAS_IS_REMOTE = struct.pack("<BBI", 0x85, 0x01, 0x100)
 _IS_REMOTE = struct.pack("<BBI", 0x85, 0x01, 0x300)
 _TIMES = struct.Struct("<BQBQ")
 _DOUBLE = struct.Struct("<Bd")
-
-_ENCODED = "_understudy_otlp"
-"""The attribute of a span under which its bytes are kept."""
 
 _sdk_encode = trace_encoder.encode_spans
 _attributes: dict[tuple[str, Any, type], bytes] = {}
@@ -68,19 +63,6 @@ def install() -> None:
     setattr(trace_exporter, "encode_spans", encode_spans)  # noqa: B010  (not as typed there)
 
 
-class EarlyEncodingProcessor(BatchSpanProcessor):
-    """A batch processor that has a span's bytes made as soon as the span is over.
-
-    A few microseconds at a time on the event loop, instead of a batch at a time on the exporter's
-    thread: that would hold the interpreter for milliseconds, which the slowest answers would show.
-    """
-
-    def on_end(self, span: ReadableSpan) -> None:
-        with contextlib.suppress(_UnknownError):  # left to the SDK's encoder
-            setattr(span, _ENCODED, b"\x12" + _sized(_span(span)))
-        super().on_end(span)
-
-
 def encode_spans(spans: Sequence[ReadableSpan]) -> Any:
     """An ``ExportTraceServiceRequest``, equal to the SDK's to the last field."""
     try:
@@ -96,7 +78,7 @@ def _encode(spans: Sequence[ReadableSpan]) -> bytes:
         _, scopes = groups.setdefault(id(span.resource), (span.resource, {}))
         scope = span.instrumentation_scope
         _, encoded = scopes.setdefault(id(scope), (scope, []))
-        encoded.append(getattr(span, _ENCODED, None) or b"\x12" + _sized(_span(span)))
+        encoded.append(b"\x12" + _sized(_span(span)))
     return b"".join(
         b"\x0a" + _sized(_resource_spans(resource, scopes)) for resource, scopes in groups.values()
     )
