@@ -157,6 +157,15 @@ class Settings(Section, frozen=True):
 
 
 ENVIRONMENT_PREFIX = "UNDERSTUDY_"
+_NEVER_FORWARDED = frozenset(
+    {
+        *("connection", "content-encoding", "content-length", "content-type", "expect", "host"),
+        *("keep-alive", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade"),
+        *("traceparent", "tracestate", "x-request-id"),
+    }
+)
+"""What frames a message, or is the gateway's own to say."""
+
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _MSGSPEC_PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 
@@ -272,6 +281,9 @@ def _check_backend(path: str, backend: BackendSettings) -> None:
         )
     if (backend.client_cert is None) != (backend.client_key is None):
         raise SettingsError(f"{path}: client_cert and client_key go together")
+    for name in backend.forward_headers:
+        if name.lower() in _NEVER_FORWARDED:
+            raise SettingsError(f"{path}.forward_headers: {name} belongs to one connection only")
     for key in ("ca_file", "client_cert", "client_key", "api_key_file"):
         file = getattr(backend, key)
         if file is not None and not Path(file).is_file():

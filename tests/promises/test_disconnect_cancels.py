@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.upstream import FakeVllm, Received, faults
 pytestmark = pytest.mark.anyio
 
 LIMIT_SECONDS = 0.1
+ATTEMPTS = 3
 CHAT = {"model": "fake-chat", "messages": [{"role": "user", "content": "hi"}]}
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": CHAT,
@@ -66,66 +68,90 @@ class Caller:
         return asyncio.get_running_loop().time()
 
 
-async def served(upstream: FakeVllm, embedding: FakeVllm, path: str) -> tuple[FakeVllm, Received]:
-    """The server that got the request, and the request."""
-    server = embedding if "embedding" in json.dumps(BODIES[path]) else upstream
-
-    def generations() -> list[Received]:
-        return [request for request in server.requests if request.method == "POST"]
-
-    asked = server is embedding  # its dimension was asked for once
-    await until(lambda: len(generations()) > asked, "request at the model server")
-    return server, generations()[-1]
+def posted(servers: list[FakeVllm]) -> list[Received]:
+    """The generations that were asked for, in order."""
+    requests = [request for server in servers for request in server.requests]
+    return sorted(
+        (request for request in requests if request.method == "POST"),
+        key=lambda request: request.arrived,
+    )
 
 
-async def noticed(request: Received, left: float) -> float:
-    await until(lambda: request.gone is not None, "cancellation", within=2)
-    assert request.gone is not None
-    return request.gone - left
+class Leaving:
+    """Measures how long a model server works on for a client that has left.
+
+    The least of a few attempts: a busy machine can hold up the test itself, but no machine makes a
+    gateway quick that isn't.
+    """
+
+    def __init__(self, gateway: InProcessGateway, servers: list[FakeVllm]) -> None:
+        self._gateway = gateway
+        self._servers = servers
+
+    async def seconds(
+        self,
+        path: str,
+        *,
+        stream: bool = False,
+        after: float = 0.15,
+        after_an_event: bool = False,
+        abruptly: bool = False,
+    ) -> float:
+        body = {**BODIES[path], **({"stream": True} if stream else {})}
+        least = math.inf
+        for _ in range(ATTEMPTS):
+            before = len(posted(self._servers))
+            caller = await Caller.posts(self._gateway, path, body)
+            if after_an_event:
+                await caller.reader.readuntil(b"\n\n\r\n")
+            await until(lambda: len(posted(self._servers)) > before, "request")  # noqa: B023
+            request = posted(self._servers)[-1]
+            await asyncio.sleep(after)
+            left = caller.leaves(abruptly=abruptly)
+            await until(lambda: request.gone is not None, "cancellation", within=2)  # noqa: B023
+            assert request.gone is not None
+            least = min(least, request.gone - left)
+            if least < LIMIT_SECONDS:
+                break
+        return least
+
+
+@pytest.fixture
+def leaving(gateway: InProcessGateway, upstream: FakeVllm, embedding_upstream: FakeVllm) -> Leaving:
+    return Leaving(gateway, [upstream, embedding_upstream])
 
 
 @pytest.mark.parametrize("abruptly", [False, True], ids=["fin", "rst"])
 @pytest.mark.parametrize("path", BODIES)
-async def test_leaving_a_plain_call_stops_it(gateway, upstream, embedding_upstream, path, abruptly):
+async def test_leaving_a_plain_call_stops_it(leaving, upstream, embedding_upstream, path, abruptly):
     """A call that isn't a stream is cancelled while the model server works on it."""
     for server in (upstream, embedding_upstream):
         server.behave("*", faults.hangs_before_head())
-    caller = await Caller.posts(gateway, path, BODIES[path])
-    server, request = await served(upstream, embedding_upstream, path)
-    await asyncio.sleep(0.15)
-    assert await noticed(request, caller.leaves(abruptly=abruptly)) < LIMIT_SECONDS
-    server.reset()
+    assert await leaving.seconds(path, abruptly=abruptly) < LIMIT_SECONDS
 
 
 @pytest.mark.parametrize("path", STREAMS)
-async def test_leaving_before_the_first_byte_stops_the_stream(
-    gateway, upstream, embedding_upstream, path
-):
+async def test_leaving_before_the_first_byte_stops_the_stream(leaving, upstream, path):
     """A stream whose prefill is still running is cancelled."""
     upstream.behave("*", faults.hangs_after_head())
-    caller = await Caller.posts(gateway, path, {**BODIES[path], "stream": True})
-    _, request = await served(upstream, embedding_upstream, path)
-    await asyncio.sleep(0.15)
-    assert await noticed(request, caller.leaves(abruptly=False)) < LIMIT_SECONDS
+    assert await leaving.seconds(path, stream=True) < LIMIT_SECONDS
 
 
 @pytest.mark.parametrize("abruptly", [False, True], ids=["fin", "rst"])
 @pytest.mark.parametrize("path", STREAMS)
-async def test_leaving_mid_stream_stops_it(gateway, upstream, embedding_upstream, path, abruptly):
+async def test_leaving_mid_stream_stops_it(leaving, upstream, path, abruptly):
     """A stream that has begun is cancelled between two events."""
     upstream.behave("*", faults.hangs_after(events=2))
-    caller = await Caller.posts(gateway, path, {**BODIES[path], "stream": True})
-    await caller.reader.readuntil(b"\n\n\r\n")
-    _, request = await served(upstream, embedding_upstream, path)
-    assert await noticed(request, caller.leaves(abruptly=abruptly)) < LIMIT_SECONDS
+    seconds = await leaving.seconds(
+        path, stream=True, after=0, after_an_event=True, abruptly=abruptly
+    )
+    assert seconds < LIMIT_SECONDS
 
 
-async def test_leaving_at_once_stops_it_too(gateway, upstream, embedding_upstream):
+async def test_leaving_at_once_stops_it_too(leaving, upstream):
     """A client that leaves right after its request doesn't leave a generation behind."""
     upstream.behave("*", faults.hangs_before_head())
-    caller = await Caller.posts(gateway, "/v1/chat/completions", CHAT)
-    _, request = await served(upstream, embedding_upstream, "/v1/chat/completions")
-    assert await noticed(request, caller.leaves(abruptly=True)) < LIMIT_SECONDS
+    assert await leaving.seconds("/v1/chat/completions", after=0, abruptly=True) < LIMIT_SECONDS
 
 
 async def test_no_socket_is_left_open(gateway, upstream, embedding_upstream):

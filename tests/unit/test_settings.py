@@ -174,6 +174,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     assert "gone.yaml" in str(raised.value)
 
 
+@pytest.mark.parametrize("header", ["Host", "content-length", "Transfer-Encoding", "traceparent"])
+def test_a_header_that_frames_the_message_cannot_be_forwarded(config, header):
+    """It belongs to one connection, or is the gateway's own."""
+    with pytest.raises(SettingsError) as raised:
+        load_settings(config(MODEL % f", forward_headers: [{header}]"), {})
+    assert "forward_headers" in str(raised.value)
+
+
 def test_a_secret_is_not_in_the_complaint(config):
     """About another key beside it."""
     with pytest.raises(SettingsError) as raised:
