@@ -301,3 +301,43 @@ async def test_an_answer_without_a_body(pool, upstream):
     """204 has none."""
     connection = await answer_to(pool, upstream, b"HTTP/1.1 204 No Content\r\n\r\n", "keep")
     assert (connection.status, connection.take_blocks()) == (204, [])
+
+
+def large(body: bytes, length: int | None = None) -> bytes:
+    """A whole answer with this body, as it goes over the wire."""
+    declared = len(body) if length is None else length
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % declared + body
+
+
+async def test_a_large_body_arrives_whole_and_the_connection_is_used_again(pool, upstream):
+    """Past the parser, and the next answer on the same connection is read like any other."""
+    body = b'{"data":"' + bytes(range(65, 91)) * 20_000 + b'"}'
+    upstream.behave(PATH, faults.sends(large(body), then="keep"), times=1)
+    connection = await pool.acquire()
+    await connection.request(request_head(), BODY)
+    assert b"".join(connection.take_blocks()) == body
+    pool.release(connection)
+    assert await ask(pool) is connection
+    assert b"chat.completion" in b"".join(connection.take_blocks())
+
+
+async def test_a_large_body_cut_short_is_not_whole(pool, upstream):
+    """The end of the connection before the declared length is an error."""
+    upstream.behave(PATH, faults.sends(large(b"x" * 200_000, length=300_000), then="close"))
+    with pytest.raises(UpstreamError, match="before its answer was complete"):
+        await ask(pool)
+
+
+async def test_more_than_the_declared_length_is_refused(pool, upstream):
+    """What follows a large body must not become the next answer."""
+    answer = large(b"x" * 300_000, length=200_000)
+    upstream.behave(PATH, faults.sends(answer, then="keep"))
+    connection = await pool.acquire()
+    try:
+        await connection.request(request_head(), BODY)
+    except UpstreamError:
+        pass  # all of it came in one block after the head
+    finally:
+        pool.release(connection)
+    await upstream.until_connections(0)
