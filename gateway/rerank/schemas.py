@@ -12,7 +12,7 @@ class RerankRequest(Struct, frozen=True, kw_only=True):
 
     model: str
     query: str | dict[str, Any]
-    documents: Any
+    documents: list[str | dict[str, Any]] | dict[str, Any]
     top_n: int | None = None
 
 

@@ -61,6 +61,9 @@ class Vllm:
         except RefusedError as refusal:
             named = request.path.startswith("/v1/messages")
             return anthropic_error(refusal.answer) if named else refusal.answer
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as odd:
+            # A value that Pydantic would have refused before any of this code saw it.
+            return invalid("value_error", "body", f"Value error, {odd}", "odd")
 
     def echo(self, request: Received) -> str | None:
         """The ``x-request-id`` of the answer, with ``--enable-request-id-headers``."""
