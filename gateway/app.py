@@ -124,10 +124,12 @@ class Application:
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
         self._pusher.start()
-        async with self.discovery.running(), self._surroundings:
-            yield
-        self._pusher.shutdown()
-        self.tracing.shutdown()
+        try:
+            async with self.discovery.running(), self._surroundings:
+                yield
+        finally:
+            self._pusher.shutdown()
+            self.tracing.shutdown()
 
 
 def create_app(settings: Settings, tracing: Tracing | None = None) -> Application:

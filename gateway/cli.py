@@ -63,7 +63,8 @@ def serve(
         ("UNDERSTUDY_DATA_DIR", data_dir),
     ):
         if value is not None:
-            os.environ[name] = str(value)
+            # As YAML, which is what the environment's values are read as.
+            os.environ[name] = msgspec.json.encode(value).decode()
     try:
         settings = load_settings(config)
         if vllm:

@@ -90,11 +90,8 @@ class GatewayError(Exception):
         self.param = param
         self.code = code if code is not None else self.default_code
         self.retry_after = retry_after if retry_after is not None else self.default_retry_after
-
-    @property
-    def error_type(self) -> str:
-        """The ``error.type`` attribute of spans and metrics: few values, no caller's text."""
-        return self.code or type(self).__name__
+        self.error_type = self.code or type(self).__name__
+        """The ``error.type`` of spans and metrics: a code of ours or a class, so few values."""
 
     def to_dict(self) -> dict[str, Any]:
         """The object under ``error``."""

@@ -123,7 +123,8 @@ async def _running(application: Application) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _management_server(app: Any, host: str, port: int) -> AsyncIterator[None]:
     """A second, small server on the management port, shared by all workers."""
-    listener = socket.create_server((host, port), reuse_port=True)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, reuse_port=True)
     server = _QuietServer(
         uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, server_header=False)
     )

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -269,9 +270,9 @@ def _check(settings: Settings) -> None:
 
 
 def _check_backend(path: str, backend: BackendSettings) -> None:
-    if not re.match(r"^https?://[^/]+", backend.url):
+    if not _is_server_url(backend.url):
         raise SettingsError(
-            f"{path}.url: expected http://host:port/v1 or https://…, got {backend.url!r}"
+            f"{path}.url: expected http://host:port/v1 or https://…, without user and password"
         )
     if backend.api_key is not None and backend.api_key_file is not None:
         raise SettingsError(f"{path}: give api_key or api_key_file, not both")
@@ -288,6 +289,15 @@ def _check_backend(path: str, backend: BackendSettings) -> None:
         file = getattr(backend, key)
         if file is not None and not Path(file).is_file():
             raise SettingsError(f"{path}.{key}: no such file: {file}")
+
+
+def _is_server_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        _ = url.port  # raises for what is no port
+    except ValueError:
+        return False
+    return url.scheme in ("http", "https") and bool(url.hostname) and "@" not in url.netloc
 
 
 def _explain(error: msgspec.ValidationError) -> str:

@@ -18,6 +18,8 @@ from gateway.ports import Quiet
 if TYPE_CHECKING:
     from adapters.vllm.pool import ConnectionPool
 
+STALE_SECONDS = 0.5
+
 RAW_BYTES = 64 * 1024
 """A body longer than this goes past the parser once its head is read."""
 
@@ -28,7 +30,7 @@ NEVER = float("inf")
 
 
 class StaleConnection(UpstreamError):
-    """A kept-alive connection was closed by the server before any byte of an answer came.
+    """A kept-alive connection was closed by the server as a request was sent on it.
 
     The usual race of keep-alive: the request was not worked on, so it may be sent again.
     """
@@ -52,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_pool",
         "_raw_left",
+        "_sent_at",
         "_transport",
         "_until_close",
         "_waiter",
@@ -96,6 +99,7 @@ class Connection(asyncio.Protocol):
         self._until_close = True
         self._length = 0
         self._raw_left = 0
+        self._sent_at = 0.0
         self._begun = False
 
     # What the pool and the server call.
@@ -113,6 +117,7 @@ class Connection(asyncio.Protocol):
         self.requests += 1
         now = self._loop.time()
         timeouts = self._pool.timeouts
+        self._sent_at = now
         self.deadline = now + timeouts.first_byte
         self.total_deadline = now + timeouts.total
         transport = cast("asyncio.Transport", self._transport)
@@ -167,6 +172,8 @@ class Connection(asyncio.Protocol):
 
     def check_clock(self, now: float) -> None:
         """Called by the pool a few times a second while a request is in flight."""
+        if self.done:
+            return  # a slow reader may take its time with what is there
         if now >= self.total_deadline:
             self.fail(_timed_out("in total", self._pool.timeouts.total))
         elif now >= self.deadline:
@@ -196,13 +203,14 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._pool.opened()
 
     def data_received(self, data: bytes) -> None:
         if self._raw_left:
             self._take_raw(data)
         else:
             self._parse(data)
-            if self._length > RAW_BYTES and not self.done and self._error is None:
+            if self.answered and self._length > RAW_BYTES and not self.done and self._error is None:
                 self._raw_left = self._length - self._buffered
 
     def _parse(self, data: bytes) -> None:
@@ -240,7 +248,7 @@ class Connection(asyncio.Protocol):
         if not self.done and self._error is None:
             if self.answered and self._until_close and exc is None:
                 self.done = True  # a body without a length ends with the connection
-            elif not self.answered and self.requests > 1:
+            elif not self.answered and self.requests > 1 and self._was_just_sent():
                 self._error = StaleConnection("The model server closed the connection.")
             else:
                 self._error = UpstreamError(
@@ -248,6 +256,10 @@ class Connection(asyncio.Protocol):
                     code="upstream_disconnected",
                 )
         self._wake()
+
+    def _was_just_sent(self) -> bool:
+        """Whether the request is so young that its loss is keep-alive's race and not a crash."""
+        return self._loop.time() - self._sent_at < STALE_SECONDS
 
     # httptools callbacks
 

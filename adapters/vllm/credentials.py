@@ -25,6 +25,7 @@ class Credentials:
     def __init__(self, backend: BackendSettings) -> None:
         self._file = Path(backend.api_key_file) if backend.api_key_file else None
         self._line = _line(backend.api_key) if backend.api_key else b""
+        self.configured = bool(backend.api_key or backend.api_key_file)
         self._seen: tuple[int, int, int] | None = None
         self._look_again = 0.0
 
@@ -56,6 +57,8 @@ class Credentials:
 
 
 def _line(token: str) -> bytes:
+    if not token:
+        raise ValueError("the bearer token is empty")
     if not is_header_value(token):
         raise ValueError("a bearer token holds a character that no HTTP header can carry")
     return b"authorization: Bearer " + token.encode("ascii") + b"\r\n"

@@ -92,6 +92,11 @@ class ConnectionPool:
         else:
             connection.abort()
 
+    def opened(self) -> None:
+        """Called by a connection whose socket stands, whether or not anybody waits for it yet."""
+        self._open += 1
+        self._changed(1)
+
     def lost(self, connection: Connection) -> None:
         """Called by a connection whose socket is gone."""
         self._open -= 1
@@ -136,8 +141,6 @@ class ConnectionPool:
             ) from error
         finally:
             self._opening -= 1
-        self._open += 1
-        self._changed(1)
         self._busy.add(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep, loop)

@@ -31,6 +31,7 @@ from gateway.errors import (
 )
 
 _LONGEST_MESSAGE = 4096
+_LONGEST_CODE = 128
 _CONTEXT_LENGTH = re.compile(r"maximum context length|longer than the maximum model length")
 _INPUT = {
     "/v1/chat/completions": "messages",
@@ -125,7 +126,7 @@ def _from_words(status: int, said: Any, path: str = "") -> GatewayError:
     text = str(message if message is not None else said)[:_LONGEST_MESSAGE]
     text = text or f"The model server answered {status} with no explanation."
     param = param if isinstance(param, str) else None
-    code = code if isinstance(code, str) and not code.isdigit() else None
+    code = code[:_LONGEST_CODE] if isinstance(code, str) and not code.isdigit() else None
     if status == 404 and param is None and error == "Not Found":
         # Not the caller's wrong path, for the gateway has it, but a model without this ability.
         return NotFound(
@@ -133,10 +134,15 @@ def _from_words(status: int, said: Any, path: str = "") -> GatewayError:
             code="model_not_supported",
         )
     if status in (400, 422):
-        return _invalid(text, param, code, path)
-    if status == 404 and (code or param == "model" or "does not exist" in text):
-        return ModelNotFound(text, param="model")
-    return error_for_status(status)(text, param=param, code=code)
+        refused: GatewayError = _invalid(text, param, code, path)
+    elif status == 404 and (code or param == "model" or "does not exist" in text):
+        refused = ModelNotFound(text, param="model")
+    else:
+        refused = error_for_status(status)(text, param=param, code=code)
+    if code is not None and refused.code == code:
+        # Its code is for the caller; in a metric's label it could have any number of values.
+        refused.error_type = refused.default_code or type(refused).__name__
+    return refused
 
 
 def _invalid(message: str, param: str | None, code: str | None, path: str) -> InvalidRequest:

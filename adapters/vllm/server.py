@@ -35,6 +35,7 @@ nothing that could be a credential. ``forward_headers`` adds to them."""
 
 _NULLS_BEFORE_A_KEY = (b'"annotations":null,', b'"function_call":null,')
 _NULLS_AFTER_A_KEY = (b',"prompt_tokens_details":null', b',"completion_tokens_details":null')
+_ROUTE_EXISTS = frozenset({400, 405, 422})
 _PROBE_TIMEOUT = httpx.Timeout(10.0)
 
 
@@ -157,10 +158,10 @@ class VllmServer:
 
     async def send(self, path: str, body: bytes, headers: Headers = ()) -> VllmAnswer:
         head = self._head(path)
-        own_credentials = self._credentials.header_line()
-        lines = [head, own_credentials, b"content-length: %d\r\n" % len(body)]
+        credentials = self._credentials
+        lines = [head, credentials.header_line(), b"content-length: %d\r\n" % len(body)]
         for name, value in headers:
-            if name == b"authorization" and own_credentials:
+            if name == b"authorization" and credentials.configured:
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
         lines.append(b"\r\n")
@@ -246,7 +247,12 @@ class VllmServer:
 
     async def _has_route(self, path: str) -> bool:
         response = await self._client.get(path)
-        return response.status_code != 404
+        status = response.status_code
+        if status == 404:
+            return False
+        if status in _ROUTE_EXISTS or response.is_success:
+            return True
+        raise UpstreamError(f"{self.name}{path} answered {status} to a GET.")
 
     async def _ask(self, method: str, path: str, shape: type[ShapeT], body: Any = None) -> ShapeT:
         response = await self._client.request(method, path, json=body)

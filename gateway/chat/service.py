@@ -18,15 +18,20 @@ _ATTRIBUTES = (
     ("presence_penalty", semconv.REQUEST_PRESENCE_PENALTY),
     ("max_tokens", semconv.REQUEST_MAX_TOKENS),
 )
+_INT64 = 2**63
+"""OTLP has no larger integers; what is beyond is for the model server to refuse."""
+
 _OUTPUT_TYPES = {"text": "text", "json_object": "json", "json_schema": "json"}
 
 
 def generation_attributes(request: GenerationRequest) -> dict[str, Any]:
     """The span attributes of a request that samples tokens."""
     attributes: dict[str, Any] = {
-        name: value for field, name in _ATTRIBUTES if (value := getattr(request, field)) is not None
+        name: value
+        for field, name in _ATTRIBUTES
+        if (value := getattr(request, field)) is not None and -_INT64 <= value < _INT64
     }
-    if request.n is not None and request.n != 1:
+    if request.n is not None and request.n != 1 and abs(request.n) < _INT64:
         attributes[semconv.REQUEST_CHOICE_COUNT] = request.n
     if request.stop is not None:
         stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, field
 
 from gateway.chat.schemas import ContentMessage
+from gateway.http.validation import NOT_JSON
 from gateway.observability import semconv
 
 MAX_CONTENT_CHARACTERS = 64 * 1024
@@ -60,7 +61,10 @@ class ChatTranscript:
     """A :class:`~gateway.relay.operation.Tee` for chat completions."""
 
     def __init__(self, body: bytes) -> None:
-        self._input = msgspec.json.decode(body, type=_Request).messages
+        try:
+            self._input = msgspec.json.decode(body, type=_Request).messages
+        except NOT_JSON:
+            self._input = []  # nested too deep to be captured; the model server may have it
         self._outputs: dict[int, _Output] = {}
         self._decoder = msgspec.json.Decoder(_Answer)
 
@@ -106,7 +110,7 @@ class ChatTranscript:
     def _choices(self, data: bytes) -> list[_Choice]:
         try:
             return self._decoder.decode(data).choices
-        except msgspec.DecodeError:
+        except NOT_JSON:
             return []  # not in a shape that can be captured; the caller gets it all the same
 
 

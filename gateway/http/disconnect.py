@@ -41,6 +41,11 @@ class Departure:
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
+    @property
+    def left(self) -> bool:
+        """Whether the caller has left."""
+        return self._left
+
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._start)

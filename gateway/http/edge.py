@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.context import attach, detach
 
 from gateway.errors import GatewayError, ShuttingDown
-from gateway.http.exchange import Exchange
+from gateway.http.refusal import refuse
+from gateway.observability.exchange import Exchange
 
 if TYPE_CHECKING:
     from gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -59,7 +60,8 @@ class Edge:
             # so there is nobody above to tell.
             error = ShuttingDown("The gateway is shutting down. Try again.")
             exchange.fail(error)
-            await self._refuse(exchange, error, send_out)
+            if not exchange.answered:
+                await refuse(error, send_out)
         except Exception as error:  # noqa: BLE001  (the last resort: logged, counted, answered)
             await self._crash(exchange, error, send_out)
         finally:
@@ -82,17 +84,5 @@ class Edge:
         shown = GatewayError(
             f"The gateway failed. Its log has the details under {exchange.request_id.decode()}."
         )
-        await self._refuse(exchange, shown, send)
-
-    @staticmethod
-    async def _refuse(exchange: Exchange, error: GatewayError, send: Send) -> None:
-        if exchange.answered:
-            return
-        body = error.body()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *error.headers(),
-        ]
-        await send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        if not exchange.answered:
+            await refuse(shown, send)

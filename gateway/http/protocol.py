@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.errors import InvalidRequest
+
 _HEAD = b"HTTP/1.1 "
 _COPIED_BYTES = 16 * 1024
 """Up to this, copying a body behind its head is cheaper than two buffers."""
@@ -63,3 +65,13 @@ class JoiningProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         joined = cast("asyncio.Transport", JoiningTransport(transport, self.loop))
         super().connection_made(joined)
+
+    def send_400_response(self, msg: str) -> None:
+        """What isn't HTTP gets the one shape of errors too."""
+        body = InvalidRequest(msg, code="invalid_http").body()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()

@@ -36,6 +36,8 @@ def decode_request(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     if not body:
         raise InvalidRequest("The request body is empty; send JSON.", code="invalid_json")
     try:
+        if not body.isascii():
+            body.decode("utf-8")  # the decoder skips what its type doesn't name, unlooked at
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise explain(error) from None

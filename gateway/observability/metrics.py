@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.observability import semconv
-from gateway.relay.call import ModelCall
+from gateway.observability.call import ModelCall
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 _NANOSECOND = 1e-9

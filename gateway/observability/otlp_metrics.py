@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -29,6 +30,8 @@ from gateway import __version__
 from gateway.observability import semconv
 from gateway.observability.metrics import label, prometheus_name
 from gateway.observability.tracing import FLUSH_SECONDS
+
+logger = logging.getLogger(__name__)
 
 _UNITS = {
     semconv.M_HTTP_DURATION: "s",
@@ -81,9 +84,12 @@ class MetricsPusher:
         self._push()
 
     def _push(self) -> None:
-        data = self.collect()
-        for exporter in self._exporters:
-            exporter.export(data)
+        try:
+            data = self.collect()
+            for exporter in self._exporters:
+                exporter.export(data)
+        except Exception:  # this push is lost; the next one has all its numbers again
+            logger.exception("The metrics could not be pushed")
 
     def collect(self) -> MetricsData:
         """Everything as OpenTelemetry's data model has it."""

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import SpanKind
 
+from gateway.errors import ClientDisconnected
 from gateway.observability import semconv
 from gateway.observability.metrics import Metrics
 from gateway.observability.tracing import Trace, Tracing
 
 if TYPE_CHECKING:
-    from gateway.http.exchange import Exchange
-    from gateway.relay.call import ModelCall, Usage
+    from gateway.observability.call import ModelCall, Usage
+    from gateway.observability.exchange import Exchange
 
 logger = logging.getLogger("gateway.access")
 
@@ -123,15 +124,21 @@ class Telemetry:
             fields |= {"model": call.model, "server": call.backend.server.name}
         if exchange.error_type is not None:
             fields["error_type"] = exchange.error_type
-        left = exchange.error_type == "client_disconnected"
-        failed = not left and _failed(status, exchange.error_type)
+        if exchange.reason is not None:
+            fields["reason"] = exchange.reason
+        failed = _failed(status, exchange.error_type)
         level = logging.WARNING if failed else logging.INFO
         if level == logging.WARNING or self._access_log:
             logger.log(level, "%s %s %s", exchange.method, exchange.path, status, extra=fields)
 
 
 def _failed(status: int, error_type: str | None) -> bool:
-    """Whether the request failed; a stream can do so after its status of 200."""
+    """Whether the request failed; a stream can do so after its status of 200.
+
+    A caller that leaves is no failure of the gateway's.
+    """
+    if error_type == ClientDisconnected.default_code:
+        return False
     return status >= 500 or (status < 400 and error_type is not None)
 
 
@@ -142,7 +149,6 @@ def call_attributes(call: ModelCall) -> dict[str, Any]:
         semconv.OPERATION: operation.name,
         semconv.PROVIDER: server.provider,
         semconv.REQUEST_MODEL: call.model,
-        semconv.RESPONSE_MODEL: call.backend.model,
         semconv.SERVER_ADDRESS: server.host,
         semconv.SERVER_PORT: server.port,
     }
@@ -164,6 +170,8 @@ def call_attributes(call: ModelCall) -> dict[str, Any]:
 
 
 def _add_answer(attributes: dict[str, Any], call: ModelCall) -> None:
+    if call.response_model is not None:
+        attributes[semconv.RESPONSE_MODEL] = call.response_model
     if call.response_id is not None:
         attributes[semconv.RESPONSE_ID] = call.response_id
     if call.finish_reasons:

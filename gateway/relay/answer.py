@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 
 from gateway.errors import UpstreamError
 from gateway.http.validation import NOT_JSON
-from gateway.relay.call import ModelCall, Usage
+from gateway.observability.call import ModelCall, Usage
 
 __all__ = ["FinishedAnswer", "note", "read_answer", "read_event", "read_large_answer"]
 
@@ -27,6 +27,7 @@ class Delta(Struct, frozen=True):
 
 class StartedMessage(Struct, frozen=True):
     id: str | None = None
+    model: str | None = None
 
 
 class FinishedAnswer(Struct, frozen=True):
@@ -93,6 +94,8 @@ def note(call: ModelCall, answer: FinishedAnswer) -> None:
         call.usage = answer.usage
     if answer.id is not None:
         call.response_id = answer.id
+    if answer.model is not None:
+        call.response_model = answer.model
     if answer.system_fingerprint is not None:
         call.system_fingerprint = answer.system_fingerprint
     if answer.choices:
@@ -105,6 +108,7 @@ def note(call: ModelCall, answer: FinishedAnswer) -> None:
         call.finish_reasons.append(answer.delta.stop_reason)
     if answer.message is not None:
         call.response_id = answer.message.id
+        call.response_model = answer.message.model
 
 
 def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:

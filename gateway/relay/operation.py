@@ -18,7 +18,7 @@ __all__ = ["Operation", "Tee", "no_attributes"]
 
 
 class Tee(Protocol):
-    """Is shown an answer as it passes, to keep it: for a trace, for a stored completion.
+    """Is shown an answer as it passes, to keep its content for a trace.
 
     A relay without one never looks at more than it needs.
     """

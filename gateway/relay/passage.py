@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from gateway.http.asgi import Send
+    from gateway.observability.call import ModelCall
     from gateway.ports import Answer, ModelServer
-    from gateway.relay.call import ModelCall
     from gateway.relay.operation import Operation, Tee
 
 

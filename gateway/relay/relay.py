@@ -6,12 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from gateway.errors import ClientDisconnected, GatewayError
 from gateway.http.body import read_json_body
 from gateway.http.disconnect import Departure
-from gateway.relay.call import ModelCall
+from gateway.http.refusal import refuse
+from gateway.observability.call import ModelCall
 from gateway.relay.json_object import replace_fields
 from gateway.relay.operation import Operation
 from gateway.relay.passage import Passage
@@ -21,11 +22,14 @@ from gateway.routing.catalog import Backend, Catalog, Model
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Receive, Scope, Send
-    from gateway.http.exchange import Exchange
+    from gateway.observability.exchange import Exchange
 
-_INCLUDE_USAGE = {"include_usage": True}
 _ELSEWHERE = frozenset({429, 500, 502, 503})
 """What one server says that another may not."""
+
+
+class _StreamOptions(Struct, frozen=True):
+    stream_options: dict[str, Any] | None = None
 
 
 class Relay:
@@ -54,15 +58,21 @@ class Relay:
             body = await read_json_body(scope, receive, self._max_body_bytes)
             request = self.operation.decode(body)
             model = self._catalog.find(request.model, self.operation.kinds)
-            with Departure(receive):
-                await self._relay(exchange, model, request, body, send)
+            with Departure(receive) as departure:
+                await self._relay(exchange, model, request, body, send, departure)
         except GatewayError as error:
             exchange.fail(error)
             if not exchange.answered and not isinstance(error, ClientDisconnected):
-                await _refuse(self.operation, error, send)
+                await refuse(error, send, self.operation.error_body(error))
 
     async def _relay(
-        self, exchange: Exchange, model: Model, request: Any, body: bytes, send: Send
+        self,
+        exchange: Exchange,
+        model: Model,
+        request: Any,
+        body: bytes,
+        send: Send,
+        departure: Departure,
     ) -> None:
         """Ask the model's backends in turn until one has begun to answer.
 
@@ -81,7 +91,7 @@ class Relay:
                 if position == last or not elsewhere or exchange.answered:
                     raise
             except asyncio.CancelledError:
-                call.end("client_disconnected")
+                call.end("client_disconnected" if departure.left else "shutting_down")
                 raise
             else:
                 exchange.error_type = call.error_type  # of a stream that broke off
@@ -132,16 +142,12 @@ def _outgoing(body: bytes, *, model: str | None, ask_usage: bool) -> bytes:
     if model is not None:
         fields["model"] = Raw(msgspec.json.encode(model))
     if ask_usage:
-        fields["stream_options"] = Raw(msgspec.json.encode(_INCLUDE_USAGE))
+        fields["stream_options"] = _with_usage(body)
     return replace_fields(body, fields) if fields else body
 
 
-async def _refuse(operation: Operation[Any], error: GatewayError, send: Send) -> None:
-    body = operation.error_body(error)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        *error.headers(),
-    ]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+def _with_usage(body: bytes) -> Raw:
+    """The request's stream options, with usage asked for at the end and only there."""
+    given = msgspec.json.decode(body, type=_StreamOptions).stream_options or {}
+    given.pop("continuous_usage_stats", None)
+    return Raw(msgspec.json.encode(given | {"include_usage": True}))

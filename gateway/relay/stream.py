@@ -86,6 +86,7 @@ class StreamRelay:
     async def _relay(self) -> None:
         answer, send = self._passage.answer, self._passage.send
         feed = self._cutter.feed
+        begun = False
         while (block := await answer.next_block()) is not None:
             if isinstance(block, type):  # Quiet
                 await self._start()
@@ -94,9 +95,9 @@ class StreamRelay:
             events = feed(block)
             if not events:
                 continue
-            if self._call.first_chunk is None:
-                self._look_at_first(events)
-                if self._call.first_chunk is None:
+            if not begun:
+                begun = self._look_at_first(events)
+                if not begun:
                     continue  # only comments so far
                 await self._start()
             if self._look_always or _is_notable(events):
@@ -111,17 +112,20 @@ class StreamRelay:
                 code="upstream_disconnected",
             )
 
-    def _look_at_first(self, events: bytes) -> None:
-        """Raise the error that the first event is, if it is one."""
+    def _look_at_first(self, events: bytes) -> bool:
+        """Whether an event is there yet. Raises the error that the first one is, if it is one."""
         for event in split_events(events):
             if data := event_data(event):
-                self._call.first_chunk = perf_counter_ns()
                 if b'"error"' in data and (error := self._passage.server.event_error(data)):
                     if not self._started:
                         raise error
-                elif (answer := read_event(data)) is not None:
+                    return True
+                self._call.first_chunk = perf_counter_ns()
+                if (answer := read_event(data)) is not None:
                     self._call.response_id = answer.id
-                return
+                    self._call.response_model = answer.model
+                return True
+        return False
 
     def _look(self, events: bytes) -> bytes:
         """Go through the events one by one; what is to be passed on of them."""

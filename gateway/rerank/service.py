@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.errors import InvalidRequest, UpstreamError
+from gateway.http.validation import NOT_JSON
 from gateway.relay.operation import Operation
 from gateway.rerank.schemas import (
     InferenceRerankRequest,
@@ -45,7 +46,7 @@ def to_inference_response(body: bytes) -> bytes:
     """VLLM's answer as LlamaStack gives it."""
     try:
         results = msgspec.json.decode(body, type=_Results).results
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise UpstreamError(f"The model server's answer is not a ranking: {error}") from None
     ranked = sorted(results, key=lambda item: -item.relevance_score)
     return msgspec.json.encode(InferenceRerankResponse(data=ranked))

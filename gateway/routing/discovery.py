@@ -112,19 +112,31 @@ class Discovery:
             state.dimensions = {
                 name: size for name, size in state.dimensions.items() if name in names
             }
-            if state.kind == "embedding":
-                for name in names - state.dimensions.keys():
-                    state.dimensions[name] = await server.embedding_dimension(name)
         except (GatewayError, httpx.HTTPError) as error:
             self._note(state, up=False, message=str(error) or type(error).__name__)
             return
         state.models = models
+        await self._find_dimensions(state, names)
         self._note(state, up=True, message=f"serves {', '.join(sorted(names)) or 'no model'}")
         self._rebuild()
 
+    async def _find_dimensions(self, state: ServerState, names: set[str]) -> None:
+        """Ask embedding models for what isn't known yet; one that can't say is asked again."""
+        if state.kind != "embedding":
+            return
+        for name in names - state.dimensions.keys():
+            try:
+                state.dimensions[name] = await state.server.embedding_dimension(name)
+            except (GatewayError, httpx.HTTPError) as error:
+                logger.warning("%s: no dimension of %s: %s", state.server.name, name, error)
+
     async def _watch(self, state: ServerState) -> None:
         while True:
-            await self.refresh(state)
+            try:
+                await self.refresh(state)
+            except Exception:  # one server's oddity must not end the others' discovery
+                logger.exception("%s: discovery failed; it goes on", state.server.name)
+                state.up = False
             state.asked.set()
             await asyncio.sleep(self._interval if state.up else min(RETRY_SECONDS, self._interval))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from adapters.vllm import connection as connection_module
 from adapters.vllm import pool as pool_module
 from adapters.vllm.connection import Connection, StaleConnection
 from adapters.vllm.pool import ConnectionPool
@@ -19,7 +20,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.settings import BackendSettings, LimitSettings, TimeoutSettings
-from tests.support.upstream import FakeVllm, faults
+from tests.support.upstream import Exchange, FakeVllm, faults
 
 pytestmark = pytest.mark.anyio
 
@@ -341,3 +342,55 @@ async def test_more_than_the_declared_length_is_refused(pool, upstream):
     finally:
         pool.release(connection)
     await upstream.until_connections(0)
+
+
+@pytest.mark.parametrize("cut", range(1, 110, 3))
+async def test_a_head_that_comes_in_two_reads_is_read_as_one(pool, upstream, cut):
+    """Wherever it is cut, before the large body that it announces."""
+    answer = large(b'{"data":"' + b"x" * 100_000 + b'"}')
+
+    async def in_two(exchange: Exchange) -> None:
+        await exchange.raw(answer[:cut])
+        await asyncio.sleep(0.01)
+        await exchange.raw(answer[cut:])
+        exchange.request.finish()
+        await exchange.hang()
+
+    upstream.behave(PATH, in_two, times=1)
+    connection = await pool.acquire()
+    await connection.request(request_head(), BODY)
+    assert connection.status == 200
+    assert sum(map(len, connection.take_blocks())) == 100_011
+    pool.release(connection)
+
+
+async def test_leaving_while_connecting_leaves_the_count_right(upstream):
+    """A connection that nobody waits for any longer is counted in and out."""
+    counted = 0
+
+    def count(change: int) -> None:
+        nonlocal counted
+        counted += change
+
+    pool = make(upstream.port, changed=count)
+    for delay in (0.0, 0.0, 0.001, 0.002):
+        task = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(delay)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    pool.close()
+    await asyncio.sleep(0.1)
+    await upstream.until_connections(0)
+    assert pool.open_connections == counted
+    assert counted >= 0
+    pool.close()
+
+
+async def test_a_crash_long_after_the_request_is_no_stale_connection(pool, upstream, monkeypatch):
+    """It was worked on, so it must not be sent again by itself."""
+    monkeypatch.setattr(connection_module, "STALE_SECONDS", 0.02)
+    await ask(pool)
+    upstream.behave(PATH, faults.after(0.1, faults.closes_before_head()), times=1)
+    with pytest.raises(UpstreamError) as raised:
+        await ask(pool)
+    assert not isinstance(raised.value, StaleConnection)

@@ -6,13 +6,13 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamError
+from gateway.observability.call import ModelCall
 from gateway.observability.trace_context import (
     TraceContext,
     format_traceparent,
     parse_traceparent,
 )
-from gateway.relay.call import ModelCall
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Scope
@@ -40,6 +40,7 @@ class Exchange:
         "method",
         "parent",
         "path",
+        "reason",
         "route",
         "scheme",
         "started",
@@ -57,6 +58,7 @@ class Exchange:
         self.route = ""
         self.status = 0
         self.error_type: str | None = None
+        self.reason: str | None = None
         self.calls: list[ModelCall] = []
         self.client_request_id: str | None = None
         self.trace: Trace | None = None
@@ -80,6 +82,8 @@ class Exchange:
     def fail(self, error: GatewayError) -> None:
         """The request ends with this error."""
         self.error_type = error.error_type
+        if isinstance(error, UpstreamError):
+            self.reason = error.message
 
     def begin_call(self, operation: Operation[Any], request: Any, backend: Backend) -> ModelCall:
         """A call to a model server starts now."""
@@ -125,12 +129,12 @@ class Exchange:
         return fields
 
     def _read_headers(self) -> TraceContext | None:
-        traceparent = tracestate = None
+        traceparent, tracestate = None, b""
         for name, value in self._headers:
             if name == b"traceparent":
                 traceparent = value
             elif name == b"tracestate":
-                tracestate = value
+                tracestate = tracestate + b"," + value if tracestate else value  # W3C: one list
             elif name == b"x-client-request-id":
                 self.client_request_id = value[:512].decode("ascii", "replace")
         return parse_traceparent(traceparent, tracestate) if traceparent is not None else None

@@ -50,6 +50,7 @@ class ModelCall:
         "operation",
         "request",
         "response_id",
+        "response_model",
         "span_id",
         "started",
         "stream",
@@ -72,6 +73,7 @@ class ModelCall:
         self.usage: Usage | None = None
         self.finish_reasons: list[str] = []
         self.response_id: str | None = None
+        self.response_model: str | None = None
         self.system_fingerprint: str | None = None
         self.error_type: str | None = None
         self.content: dict[str, str] | None = None
