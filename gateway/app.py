@@ -56,15 +56,12 @@ class Application:
         self.settings = settings
         self._profile = profile_of(settings.server.profile)
         self.metrics = Metrics()
-        self.tracing = tracing or build_tracing(settings.telemetry.service_name)
+        resource = resource_for(settings.telemetry.service_name)
+        self.tracing = tracing or build_tracing(resource)
         self.telemetry = Telemetry(
             self.tracing, self.metrics, access_log=settings.telemetry.access_log
         )
-        self._pusher = MetricsPusher(
-            self.metrics.registry,
-            resource_for(settings.telemetry.service_name),
-            load_exporters("metrics"),
-        )
+        self._pusher = MetricsPusher(self.metrics.registry, resource, load_exporters("metrics"))
         self._surroundings: AbstractAsyncContextManager[None] = nullcontext()
         self.catalog = Catalog()
         self.discovery = Discovery(

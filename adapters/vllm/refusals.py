@@ -30,6 +30,9 @@ from gateway.errors import (
     error_for_status,
 )
 
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a server's answer raises."""
+
 _LONGEST_MESSAGE = 4096
 _LONGEST_CODE = 128
 _CONTEXT_LENGTH = re.compile(r"maximum context length|longer than the maximum model length")
@@ -101,7 +104,7 @@ def event_error(data: bytes) -> GatewayError | None:
 def _decode(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
 
 
@@ -169,7 +172,9 @@ def _readable(message: str) -> tuple[str, str | None]:
     try:
         # Its context may hold what is no literal, and says nothing more.
         found = ast.literal_eval(_CONTEXT.sub("}", first))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return first, None
+    if not isinstance(found, dict):
         return first, None
     param = _strip_body(str(found.get("loc", ""))) or None
     text = str(found.get("msg", first)).removeprefix("Value error, ")

@@ -261,7 +261,7 @@ class VllmServer:
             raise refusals.refusal(response.status_code, content_type, response.content)
         try:
             return msgspec.json.decode(response.content, type=shape)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except refusals.NOT_JSON as error:
             raise UpstreamError(f"{self.name}{path} answered in an unknown shape.") from error
 
     async def aclose(self) -> None:

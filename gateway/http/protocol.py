@@ -62,7 +62,7 @@ class JoiningTransport:
 class JoiningProtocol(HttpToolsProtocol):
     """What ``uvicorn.run(http=…)`` is given."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # narrower, as uvicorn's own is
         joined = cast("asyncio.Transport", JoiningTransport(transport, self.loop))
         super().connection_made(joined)
 

@@ -115,7 +115,7 @@ class Exchange:
         """The headers that every answer has."""
         milliseconds = (time.perf_counter_ns() - self.started) // 1_000_000
         return (
-            (b"x-request-id", b"req_" + self.id),
+            (b"x-request-id", self.request_id),
             (b"openai-processing-ms", b"%d" % milliseconds),
             OPENAI_VERSION,
         )

@@ -36,12 +36,12 @@ The SDK's own 2048 is a tenth of a second of a busy gateway."""
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
 
-def build_tracing(service_name: str, environment: Mapping[str, str] = os.environ) -> Tracing:
+def build_tracing(resource: Resource, environment: Mapping[str, str] = os.environ) -> Tracing:
     """The tracing that the environment asks for, registered as OpenTelemetry's global one."""
     otlp_spans.install()
-    provider = TracerProvider(resource=resource_for(service_name, environment))
+    provider = TracerProvider(resource=resource)
     exporters = load_exporters("traces", environment)
-    processors = [_processor(exporter) for exporter in exporters]
+    processors = [_processor(exporter, environment) for exporter in exporters]
     for processor in processors:
         provider.add_span_processor(processor)
     if processors:
@@ -52,7 +52,10 @@ def build_tracing(service_name: str, environment: Mapping[str, str] = os.environ
 
 
 def resource_for(service_name: str, environment: Mapping[str, str] = os.environ) -> Resource:
-    """What the telemetry is about; ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES`` win."""
+    """What the telemetry is about; ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES`` win.
+
+    Made once in a process: traces and metrics are joined by its instance id.
+    """
     attributes: dict[str, Any] = {
         SERVICE_VERSION: __version__,
         SERVICE_INSTANCE_ID: str(uuid.uuid4()),
@@ -102,8 +105,8 @@ def _load(signal: Signal, name: str, environment: Mapping[str, str]) -> Any:
     return next(iter(found)).load()()
 
 
-def _processor(exporter: Any) -> SpanProcessor:
+def _processor(exporter: Any, environment: Mapping[str, str]) -> SpanProcessor:
     if type(exporter).__name__ == "ConsoleSpanExporter":
         return SimpleSpanProcessor(exporter)
-    queue = None if "OTEL_BSP_MAX_QUEUE_SIZE" in os.environ else QUEUE_SPANS
+    queue = None if "OTEL_BSP_MAX_QUEUE_SIZE" in environment else QUEUE_SPANS
     return BatchSpanProcessor(exporter, max_queue_size=queue)

@@ -117,7 +117,7 @@ class Metrics:
         """The text that Prometheus scrapes; of all workers, where there are several."""
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # not typed there
             return generate_latest(registry)
         return generate_latest(self.registry)
 

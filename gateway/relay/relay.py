@@ -28,6 +28,9 @@ _ELSEWHERE = frozenset({429, 500, 502, 503})
 """What one server says that another may not."""
 
 
+_USAGE = Raw(b'{"include_usage":true}')
+
+
 class _StreamOptions(Struct, frozen=True):
     stream_options: dict[str, Any] | None = None
 
@@ -119,6 +122,7 @@ class Relay:
             body,
             model=backend.model if renamed else None,
             ask_usage=call.stream and operation.asks_usage and not show_usage,
+            other_options=options is not None,
         )
         answer = await server.send(operation.path, body, exchange.upstream_headers(call))
         try:
@@ -136,13 +140,13 @@ class Relay:
                 call.content = tee.content()
 
 
-def _outgoing(body: bytes, *, model: str | None, ask_usage: bool) -> bytes:
+def _outgoing(body: bytes, *, model: str | None, ask_usage: bool, other_options: bool) -> bytes:
     """The request as the server gets it: the caller's bytes, unless something must be set."""
     fields: dict[str, Raw] = {}
     if model is not None:
         fields["model"] = Raw(msgspec.json.encode(model))
     if ask_usage:
-        fields["stream_options"] = _with_usage(body)
+        fields["stream_options"] = _with_usage(body) if other_options else _USAGE
     return replace_fields(body, fields) if fields else body
 
 

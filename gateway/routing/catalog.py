@@ -57,7 +57,7 @@ class Model(Struct, kw_only=True, eq=False):
             return self.backends
         return sorted(
             self.backends,
-            key=lambda one: (one.priority, -(random.random() ** (1 / one.weight))),  # noqa: S311
+            key=lambda one: (one.priority, -(random.random() ** (1 / one.weight))),  # noqa: S311  (no secret)
         )
 
 

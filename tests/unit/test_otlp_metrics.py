@@ -10,8 +10,10 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.resources import Resource
 
+from gateway.app import create_app
 from gateway.observability.metrics import Metrics
 from gateway.observability.otlp_metrics import MetricsPusher
+from gateway.settings import Settings
 
 
 class Kept(MetricExporter):
@@ -134,3 +136,9 @@ def test_without_an_exporter_there_is_no_thread(metrics):
     idle.start()
     assert not idle._thread.is_alive()
     idle.shutdown()
+
+
+def test_traces_and_metrics_are_of_the_same_instance():
+    """A back end joins them by `service.instance.id`."""
+    application = create_app(Settings())
+    assert application._pusher._resource is application.tracing._resource

@@ -180,3 +180,14 @@ def test_an_event_s_status(data: Any, status):
     error = event_error(msgspec.json.encode(data))
     assert error is not None
     assert (error.status, error.message) == (status, "m")
+
+
+@pytest.mark.parametrize(
+    "report", ["5", "'x'", "[1]", "{1: 2}", "[" * 2000, "{'loc': (", "-" * 3000]
+)
+def test_a_report_in_an_unknown_form_is_passed_on(report):
+    """Whatever stands where Pydantic's report should, the answer is a 400 with words in it."""
+    said = {"message": f"1 validation error:\n  {report}", "type": "Bad Request", "code": 400}
+    error = refusal(400, "application/json", msgspec.json.encode({"error": said}))
+    assert error.status == 400
+    assert error.message
