@@ -9,7 +9,8 @@ import click
 import msgspec
 
 from gateway import __version__
-from gateway.settings import Settings, SettingsError, load_settings
+from gateway.configuration import load_settings
+from gateway.settings import Settings, SettingsError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from gateway.configuration import load_settings
 from gateway.http.protocol import JoiningProtocol
 from gateway.observability.logging import configure_logging
-from gateway.settings import ServerSettings, Settings, load_settings
+from gateway.settings import ServerSettings, Settings
 
 if TYPE_CHECKING:
     from gateway.app import Application

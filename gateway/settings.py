@@ -1,25 +1,12 @@
 """Every setting, one class per concern.
 
-Settings come from three places, later ones win: the defaults below, a YAML file, and the
-environment::
-
-    understudy serve --config understudy.yaml
-    UNDERSTUDY_SERVER__PORT=9000 understudy serve --vllm http://vllm:8000
-
-Inside the file ``${NAME}`` reads the environment and ``${NAME:-default}`` has a default.
+``gateway.configuration`` reads them from a file and the environment.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
-import msgspec
-import yaml
 from msgspec import Meta, Struct, field
 
 ModelKind = Literal["chat", "embedding", "rerank", "moderation"]
@@ -130,6 +117,154 @@ class LimitSettings(Section, frozen=True):
     """The largest answer of a model server that is not a stream."""
     max_upstream_connections: PositiveInt = 4096
     """For each model server; past it callers get 503 with retry-after."""
+    max_file_bytes: PositiveInt = 512 * 1024 * 1024
+    """The largest file that may be uploaded at once."""
+    max_upload_bytes: PositiveInt = 8 * 1024**3
+    """The largest file that may be uploaded in parts."""
+    max_concurrent_uploads: PositiveInt = 64
+    """For each process; past it callers get 429 with retry-after."""
+
+
+class DatabaseSettings(Section, frozen=True):
+    """Where metadata is kept.
+
+    ``DatabaseSettings(url="postgresql+asyncpg://understudy:secret@postgres/understudy")``
+    """
+
+    url: str | None = None
+    """``sqlite+aiosqlite:///FILE`` or ``postgresql+asyncpg://…``; SQLite under ``data_dir`` when
+    left out."""
+    pool_size: PositiveInt = 10
+    """Connections of each process to PostgreSQL."""
+    ca_file: str | None = None
+    """A private authority that PostgreSQL's certificate is checked against; asks for TLS."""
+
+
+class ObjectSettings(Section, frozen=True):
+    """Where the bytes of files are kept.
+
+    ``ObjectSettings(kind="minio", endpoint="minio:9000", access_key=…, secret_key=…)``
+    """
+
+    kind: Literal["disk", "minio"] = "disk"
+    path: str | None = None
+    """For ``disk``: the folder; ``objects`` under ``data_dir`` when left out."""
+    endpoint: str | None = None
+    """For ``minio``: ``host:port`` of any S3-compatible server."""
+    access_key: str | None = None
+    secret_key: str | None = None
+    bucket: str = "llama-files"
+    """Made when it is missing and may be made."""
+    region: str | None = None
+    secure: bool = True
+    ca_file: str | None = None
+    path_style: bool = True
+    """``https://host/bucket/key`` instead of ``https://bucket.host/key``."""
+    threads: PositiveInt = 16
+    """How many calls to the server may run at once."""
+
+
+class VectorSettings(Section, frozen=True):
+    """Where vectors are searched.
+
+    ``VectorSettings(uri="https://milvus:19530", token="user:password", ca_file="/etc/ca.pem")``
+    """
+
+    uri: str | None = None
+    """A Milvus server's URL, or a file name for Milvus Lite; Lite under ``data_dir`` when left
+    out."""
+    token: str | None = None
+    """``user:password`` or an API key."""
+    database: str | None = None
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    layout: Literal["per_store", "shared"] = "per_store"
+    """One collection for each vector store, or one for all of a dimension with a partition key."""
+    timeout_seconds: PositiveFloat = 30.0
+
+
+class DocumentSettings(Section, frozen=True):
+    """How documents become text.
+
+    ``DocumentSettings(converter="docling-serve", url="http://docling:5001")``
+    """
+
+    converter: Literal["docling", "docling-serve"] = "docling"
+    models_path: str | None = None
+    """For ``docling``: a folder with its models (from ``docling-tools models download``). Without
+    one a light layout is used that needs no models."""
+    ocr: bool = False
+    """Read scanned pages. Needs the extra ``ocr``, or docling-serve with its models."""
+    url: str | None = None
+    """For ``docling-serve``."""
+    api_key: str | None = None
+    ca_file: str | None = None
+    processes: PositiveInt = 1
+    """Converters that run at once, each a process of its own."""
+    process_jobs: PositiveInt = 100
+    """A converter process is replaced after so many documents."""
+    process_memory_bytes: PositiveInt = 4 * 1024**3
+    """The most memory that a converter process may use."""
+
+
+class EmbeddingSettings(Section, frozen=True):
+    """How chunks and queries become vectors."""
+
+    default_model: str | None = None
+    """Where a store names none; the only embedding model there is when left out."""
+    batch_size: PositiveInt = 64
+    """Chunks in one request to the embedding model."""
+    concurrency: PositiveInt = 4
+    """Requests to the embedding model at once, for each process."""
+
+
+class IngestionSettings(Section, frozen=True):
+    """How files get into vector stores.
+
+    ``IngestionSettings(embedded_worker=False)`` leaves the work to ``understudy worker``.
+    """
+
+    attach_wait_seconds: Annotated[float, Meta(ge=0)] = 5.0
+    """How long attaching a file waits for it to be completed before it says ``in_progress``."""
+    embedded_worker: bool = True
+    """Whether the server does the work itself."""
+    workers: PositiveInt = 2
+    """Files in work at once, for each process."""
+    lease_seconds: PositiveFloat = 30.0
+    """A file whose worker has died is taken up by another one after so long."""
+    max_attempts: PositiveInt = 5
+    """A file whose worker dies this often, or whose converter, embedding model or index fails so
+    often, is failed."""
+    timeout_seconds: PositiveFloat = 600.0
+    """For the conversion of one file."""
+    max_pages: PositiveInt = 2000
+    max_file_bytes: PositiveInt = 128 * 1024 * 1024
+    """The largest file that is converted; text may be as large as a file may be."""
+    max_unzipped_bytes: PositiveInt = 1024 * 1024 * 1024
+    """What an office document or another zip may unpack to."""
+    max_chunks: PositiveInt = 100_000
+    """In one file."""
+
+
+class SearchSettings(Section, frozen=True):
+    """Defaults of searches in vector stores."""
+
+    default_mode: Literal["vector", "keyword", "hybrid"] = "vector"
+    rerank_model: str | None = None
+    """For ``ranker: neural`` without a ``model``; the only rerank model there is when left out."""
+    rewrite_model: str | None = None
+    """The chat model for ``rewrite_query``; without one such a search is refused."""
+
+
+class RetentionSettings(Section, frozen=True):
+    """When things that have expired or are left over go."""
+
+    interval_seconds: PositiveFloat = 60.0
+    upload_seconds: PositiveInt = 3600
+    """How long an upload in parts may take."""
+    leftover_seconds: PositiveInt = 24 * 3600
+    """How old the unfinished writes of dead processes are before they are swept away."""
 
 
 class TelemetrySettings(Section, frozen=True):
@@ -152,41 +287,17 @@ class Settings(Section, frozen=True):
     discover_interval_seconds: PositiveFloat = 10.0
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    objects: ObjectSettings = field(default_factory=ObjectSettings)
+    vectors: VectorSettings = field(default_factory=VectorSettings)
+    documents: DocumentSettings = field(default_factory=DocumentSettings)
+    embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+    ingestion: IngestionSettings = field(default_factory=IngestionSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     data_dir: str = "./understudy-data"
     """The only folder that the gateway writes to."""
-
-
-ENVIRONMENT_PREFIX = "UNDERSTUDY_"
-_NEVER_FORWARDED = frozenset(
-    {
-        *("connection", "content-encoding", "content-length", "content-type", "expect", "host"),
-        *("keep-alive", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade"),
-        *("traceparent", "tracestate", "x-request-id"),
-    }
-)
-"""What frames a message, or is the gateway's own to say."""
-
-_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-_MSGSPEC_PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
-
-
-def load_settings(
-    config: Path | None = None, environment: Mapping[str, str] | None = None
-) -> Settings:
-    """Read the file and the environment.
-
-    Raises :class:`SettingsError` that names the file, the variable or the key at fault.
-    """
-    env = os.environ if environment is None else environment
-    values = _read_file(config, env) if config else {}
-    _apply_environment(values, env)
-    try:
-        settings = msgspec.convert(values, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise SettingsError(_explain(error)) from None
-    _check(settings)
-    return settings
 
 
 def backend_of(entry: str | BackendSettings) -> BackendSettings:
@@ -197,112 +308,3 @@ def backend_of(entry: str | BackendSettings) -> BackendSettings:
 def is_header_value(text: str) -> bool:
     """Whether an HTTP header can carry this text."""
     return text.isascii() and text.isprintable()
-
-
-def _read_file(config: Path, env: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        loaded = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{config}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{config}: not valid YAML: {error}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise SettingsError(f"{config}: expected sections such as `server:` at the top level")
-    expanded: dict[str, Any] = _expand(loaded, env, "")
-    return expanded
-
-
-def _expand(value: Any, env: Mapping[str, str], path: str) -> Any:
-    """Put the environment's values where the file says ``${NAME}``."""
-    if isinstance(value, dict):
-        return {key: _expand(item, env, f"{path}{key}.") for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, env, f"{path}{index}.") for index, item in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def replace(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        found = env.get(name, default)
-        if found is None:
-            raise SettingsError(f"{path.rstrip('.')}: the variable {name} is not set")
-        return found
-
-    return _PLACEHOLDER.sub(replace, value)
-
-
-def _apply_environment(values: dict[str, Any], env: Mapping[str, str]) -> None:
-    """``UNDERSTUDY_SERVER__PORT=9000`` sets ``server.port``; lists and mappings are YAML."""
-    top_level = {name.upper() for name in Settings.__struct_fields__}
-    for name, text in env.items():
-        if not name.startswith(ENVIRONMENT_PREFIX):
-            continue
-        *sections, key = name.removeprefix(ENVIRONMENT_PREFIX).split("__")
-        if not sections and key not in top_level:
-            continue  # another tool's variable that shares the prefix
-        target = values
-        for section in sections:
-            target = target.setdefault(section.lower(), {})
-            if not isinstance(target, dict):
-                raise SettingsError(f"{name}: {section.lower()} is not a section")
-        try:
-            target[key.lower()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{name}: not valid YAML: {error}") from error
-
-
-def _check(settings: Settings) -> None:
-    """What types can't say."""
-    names: set[str] = set()
-    for index, model in enumerate(settings.models):
-        for name in [model.id, *model.aliases]:
-            if name in names:
-                raise SettingsError(f"models.{index}: the name {name!r} is given twice")
-            names.add(name)
-        for position, backend in enumerate(model.backends):
-            _check_backend(f"models.{index}.backends.{position}", backend)
-    for index, entry in enumerate(settings.discover):
-        _check_backend(f"discover.{index}", backend_of(entry))
-    if settings.server.management_port == settings.server.port:
-        raise SettingsError("server.management_port: must differ from server.port")
-
-
-def _check_backend(path: str, backend: BackendSettings) -> None:
-    if not _is_server_url(backend.url):
-        raise SettingsError(
-            f"{path}.url: expected http://host:port/v1 or https://…, without user and password"
-        )
-    if backend.api_key is not None and backend.api_key_file is not None:
-        raise SettingsError(f"{path}: give api_key or api_key_file, not both")
-    if backend.api_key is not None and not is_header_value(backend.api_key):
-        raise SettingsError(
-            f"{path}.api_key: holds a character that no HTTP header can carry, maybe a line's end"
-        )
-    if (backend.client_cert is None) != (backend.client_key is None):
-        raise SettingsError(f"{path}: client_cert and client_key go together")
-    for name in backend.forward_headers:
-        if name.lower() in _NEVER_FORWARDED:
-            raise SettingsError(f"{path}.forward_headers: {name} belongs to one connection only")
-    for key in ("ca_file", "client_cert", "client_key", "api_key_file"):
-        file = getattr(backend, key)
-        if file is not None and not Path(file).is_file():
-            raise SettingsError(f"{path}.{key}: no such file: {file}")
-
-
-def _is_server_url(text: str) -> bool:
-    try:
-        url = urlsplit(text)
-        _ = url.port  # raises for what is no port
-    except ValueError:
-        return False
-    return url.scheme in ("http", "https") and bool(url.hostname) and "@" not in url.netloc
-
-
-def _explain(error: msgspec.ValidationError) -> str:
-    match = _MSGSPEC_PATH.match(str(error))
-    if match is None or not match["path"]:
-        return str(error)
-    path = match["path"].replace("[...]", "").replace("[", ".").replace("]", "")
-    return f"{path}: {match['what']}"

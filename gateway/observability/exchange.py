@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, UpstreamError
@@ -16,6 +17,7 @@ from gateway.observability.trace_context import (
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Scope
+    from gateway.observability.telemetry import Telemetry
     from gateway.observability.tracing import Trace
     from gateway.relay.operation import Operation
     from gateway.routing.catalog import Backend
@@ -45,6 +47,7 @@ class Exchange:
         "scheme",
         "started",
         "status",
+        "telemetry",
         "trace",
     )
 
@@ -62,6 +65,7 @@ class Exchange:
         self.calls: list[ModelCall] = []
         self.client_request_id: str | None = None
         self.trace: Trace | None = None
+        self.telemetry: Telemetry | None = None
         self._headers = scope["headers"]
         self.parent = self._read_headers()
 
@@ -74,6 +78,12 @@ class Exchange:
     def answered(self) -> bool:
         """Whether the status is out, so that an error can only be told in the stream."""
         return self.status != 0
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The caller's."""
+        headers: Sequence[tuple[bytes, bytes]] = self._headers
+        return headers
 
     @property
     def sampled(self) -> bool:

@@ -37,6 +37,7 @@ class Telemetry:
 
     def begin(self, exchange: Exchange) -> None:
         self._active.inc()
+        exchange.telemetry = self
         if self.tracing.enabled and exchange.path not in UNTRACED:
             exchange.trace = self.tracing.begin(exchange.method, exchange.parent)
 
@@ -54,10 +55,17 @@ class Telemetry:
         trace = exchange.trace
         if trace is not None and trace.sampled:
             for call in exchange.calls:
-                self._record_call(exchange, trace, call)
+                self._record_call(trace, call, trace.span_id, exchange.clock)
             self._record_request(exchange, trace, status, ended)
         if self._access_log or exchange.error_type is not None:
             self._log(exchange, status, ended)
+
+    def call_ended(self, call: ModelCall, trace: Trace | None, parent_id: int, clock: int) -> None:
+        """A call to a model server that is a part of something larger than a relay is over."""
+        call.end()
+        self.metrics.call_ended(call)
+        if trace is not None and trace.sampled:
+            self._record_call(trace, call, parent_id, clock)
 
     def _record_request(self, exchange: Exchange, trace: Trace, status: int, ended: int) -> None:
         attributes: dict[str, Any] = {
@@ -88,7 +96,7 @@ class Telemetry:
             error=exchange.error_type if failed else None,
         )
 
-    def _record_call(self, exchange: Exchange, trace: Trace, call: ModelCall) -> None:
+    def _record_call(self, trace: Trace, call: ModelCall, parent_id: int, clock: int) -> None:
         assert call.ended is not None  # ended above
         attributes = call_attributes(call)
         events: tuple[Event, ...] = ()
@@ -96,18 +104,16 @@ class Telemetry:
             if self.tracing.content_on_spans:
                 attributes.update(call.content)
             if self.tracing.content_as_events:
-                events = (
-                    Event(semconv.CONTENT_EVENT, dict(call.content), call.ended + exchange.clock),
-                )
+                events = (Event(semconv.CONTENT_EVENT, dict(call.content), call.ended + clock),)
         self.tracing.record(
             trace,
             name=f"{call.operation.name} {call.model}",
             kind=SpanKind.CLIENT,
             span_id=call.span_id,
-            parent_id=trace.span_id,
+            parent_id=parent_id,
             attributes=attributes,
-            started=call.started + exchange.clock,
-            ended=call.ended + exchange.clock,
+            started=call.started + clock,
+            ended=call.ended + clock,
             error=call.error_type,
             events=events,
         )

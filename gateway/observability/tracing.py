@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
+    Link,
     NonRecordingSpan,
     SpanContext,
     SpanKind,
@@ -158,6 +159,7 @@ class Tracing:
         ended: int,
         error: str | None = None,
         events: tuple[Any, ...] = (),
+        link: TraceContext | None = None,
     ) -> None:
         """Write down a span that is over; times in nanoseconds since the epoch."""
         state = trace.state
@@ -172,6 +174,7 @@ class Tracing:
             resource=self._resource,
             attributes=attributes,
             events=events,
+            links=(_link_to(link),) if link is not None else (),
             kind=kind,
             status=_UNSET if error is None else Status(StatusCode.ERROR, error),
             start_time=started,
@@ -193,6 +196,11 @@ class Tracing:
         self._provider.shutdown()
         for timer in timers:
             timer.cancel()
+
+
+def _link_to(context: TraceContext) -> Link:
+    flags = _SAMPLED if context.sampled else _UNSAMPLED
+    return Link(SpanContext(context.trace_id, context.span_id, True, flags))
 
 
 def _state_of(parent: TraceContext) -> TraceState | None:

@@ -20,7 +20,7 @@ import msgspec
 import pytest
 import yaml
 
-from gateway import cli, errors, settings
+from gateway import cli, configuration, errors, settings
 from gateway.observability import semconv
 from gateway.observability.metrics import prometheus_name
 from gateway.profile import Profile
@@ -64,6 +64,14 @@ SECTIONS: dict[str, type[settings.Section]] = {
     "models[].backends[].timeouts.": settings.BackendTimeoutSettings,
     "timeouts.": settings.TimeoutSettings,
     "limits.": settings.LimitSettings,
+    "database.": settings.DatabaseSettings,
+    "objects.": settings.ObjectSettings,
+    "vectors.": settings.VectorSettings,
+    "documents.": settings.DocumentSettings,
+    "embedding.": settings.EmbeddingSettings,
+    "ingestion.": settings.IngestionSettings,
+    "search.": settings.SearchSettings,
+    "retention.": settings.RetentionSettings,
     "telemetry.": settings.TelemetrySettings,
 }
 SETTINGS = {
@@ -95,7 +103,7 @@ def test_every_setting_is_documented(name: str):
         default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
         assert f"| `{json.dumps(default)}` |" in row
     if "[]" not in name and name != "models":  # models has its variable in words
-        variable = settings.ENVIRONMENT_PREFIX + name.replace(".", "__").upper()
+        variable = configuration.ENVIRONMENT_PREFIX + name.replace(".", "__").upper()
         assert f"| `{variable}` |" in row
 
 
@@ -113,7 +121,7 @@ def example(tmp_path: Path) -> Path:
 def test_the_example_configuration_loads(example: Path):
     """It is valid, and its variables are read."""
     needed = re.findall(r"\$\{(\w+)\}", example.read_text(encoding="utf-8"))
-    loaded = settings.load_settings(example, dict.fromkeys(needed, "from-the-environment"))
+    loaded = configuration.load_settings(example, dict.fromkeys(needed, "from-the-environment"))
     assert loaded.models[0].backends[1].api_key == "from-the-environment"
     assert loaded.telemetry.service_name == "understudy"
 

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli import main
-from gateway.settings import BackendSettings, Settings, SettingsError, load_settings
+from gateway.configuration import load_settings
+from gateway.settings import BackendSettings, Settings, SettingsError
 
 MODEL = "models: [{id: granite, backends: [{url: 'http://vllm:8000/v1'%s}]}]"
 

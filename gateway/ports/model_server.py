@@ -1,4 +1,4 @@
-"""What the application needs from the world outside: one Protocol per port."""
+"""A server that runs models: what is asked of it, and what it answers."""
 
 from __future__ import annotations
 

@@ -1,0 +1,208 @@
+"""Reading the settings: the defaults, a YAML file, the environment.
+
+Later ones win::
+
+    understudy serve --config understudy.yaml
+    UNDERSTUDY_SERVER__PORT=9000 understudy serve --vllm http://vllm:8000
+
+Inside the file ``${NAME}`` reads the environment and ``${NAME:-default}`` has a default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+from msgspec import Struct
+
+from gateway.settings import (
+    BackendSettings,
+    DocumentSettings,
+    ObjectSettings,
+    Settings,
+    SettingsError,
+    backend_of,
+    is_header_value,
+)
+
+__all__ = ["load_settings"]
+
+ENVIRONMENT_PREFIX = "UNDERSTUDY_"
+_NEVER_FORWARDED = frozenset(
+    {
+        *("connection", "content-encoding", "content-length", "content-type", "expect", "host"),
+        *("keep-alive", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade"),
+        *("traceparent", "tracestate", "x-request-id"),
+    }
+)
+"""What frames a message, or is the gateway's own to say."""
+
+_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_MSGSPEC_PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+
+
+def load_settings(
+    config: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the file and the environment.
+
+    Raises :class:`SettingsError` that names the file, the variable or the key at fault.
+    """
+    env = os.environ if environment is None else environment
+    values = _read_file(config, env) if config else {}
+    _apply_environment(values, env)
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+    _check(settings)
+    return settings
+
+
+def _read_file(config: Path, env: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{config}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{config}: not valid YAML: {error}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise SettingsError(f"{config}: expected sections such as `server:` at the top level")
+    expanded: dict[str, Any] = _expand(loaded, env, "")
+    return expanded
+
+
+def _expand(value: Any, env: Mapping[str, str], path: str) -> Any:
+    """Put the environment's values where the file says ``${NAME}``."""
+    if isinstance(value, dict):
+        return {key: _expand(item, env, f"{path}{key}.") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, env, f"{path}{index}.") for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = env.get(name, default)
+        if found is None:
+            raise SettingsError(f"{path.rstrip('.')}: the variable {name} is not set")
+        return found
+
+    return _PLACEHOLDER.sub(replace, value)
+
+
+def _apply_environment(values: dict[str, Any], env: Mapping[str, str]) -> None:
+    """``UNDERSTUDY_SERVER__PORT=9000`` sets ``server.port``; lists and mappings are YAML."""
+    top_level = {name.upper() for name in Settings.__struct_fields__}
+    for name, text in env.items():
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        *sections, key = name.removeprefix(ENVIRONMENT_PREFIX).split("__")
+        if not sections and key not in top_level:
+            continue  # another tool's variable that shares the prefix
+        target = values
+        for section in sections:
+            target = target.setdefault(section.lower(), {})
+            if not isinstance(target, dict):
+                raise SettingsError(f"{name}: {section.lower()} is not a section")
+        try:
+            target[key.lower()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{name}: not valid YAML: {error}") from error
+
+
+def _check(settings: Settings) -> None:
+    """What types can't say."""
+    names: set[str] = set()
+    for index, model in enumerate(settings.models):
+        for name in [model.id, *model.aliases]:
+            if name in names:
+                raise SettingsError(f"models.{index}: the name {name!r} is given twice")
+            names.add(name)
+        for position, backend in enumerate(model.backends):
+            _check_backend(f"models.{index}.backends.{position}", backend)
+    for index, entry in enumerate(settings.discover):
+        _check_backend(f"discover.{index}", backend_of(entry))
+    if settings.server.management_port == settings.server.port:
+        raise SettingsError("server.management_port: must differ from server.port")
+    _check_database(settings.database.url)
+    _check_objects(settings.objects)
+    _check_documents(settings.documents)
+    _check_files("database", settings.database, "ca_file")
+    _check_files("objects", settings.objects, "ca_file")
+    _check_files("vectors", settings.vectors, "ca_file", "client_cert", "client_key")
+    _check_files("documents", settings.documents, "ca_file")
+
+
+def _check_database(url: str | None) -> None:
+    drivers = ("sqlite+aiosqlite:", "postgresql+asyncpg:")
+    if url is not None and not url.startswith(drivers):
+        raise SettingsError(
+            "database.url: expected sqlite+aiosqlite:///FILE or postgresql+asyncpg://…"
+        )
+
+
+def _check_objects(objects: ObjectSettings) -> None:
+    if objects.kind != "minio":
+        return
+    for key in ("endpoint", "access_key", "secret_key"):
+        if getattr(objects, key) is None:
+            raise SettingsError(f"objects.{key}: needed for kind minio")
+    if "/" in (objects.endpoint or ""):
+        raise SettingsError("objects.endpoint: expected host:port; TLS is asked for by `secure`")
+
+
+def _check_documents(documents: DocumentSettings) -> None:
+    if documents.converter == "docling-serve" and not _is_server_url(documents.url or ""):
+        raise SettingsError("documents.url: docling-serve needs http://host:port or https://…")
+
+
+def _check_files(section: str, settings: Struct, *keys: str) -> None:
+    for key in keys:
+        file = getattr(settings, key)
+        if file is not None and not Path(file).is_file():
+            raise SettingsError(f"{section}.{key}: no such file: {file}")
+
+
+def _check_backend(path: str, backend: BackendSettings) -> None:
+    if not _is_server_url(backend.url):
+        raise SettingsError(
+            f"{path}.url: expected http://host:port/v1 or https://…, without user and password"
+        )
+    if backend.api_key is not None and backend.api_key_file is not None:
+        raise SettingsError(f"{path}: give api_key or api_key_file, not both")
+    if backend.api_key is not None and not is_header_value(backend.api_key):
+        raise SettingsError(
+            f"{path}.api_key: holds a character that no HTTP header can carry, maybe a line's end"
+        )
+    if (backend.client_cert is None) != (backend.client_key is None):
+        raise SettingsError(f"{path}: client_cert and client_key go together")
+    for name in backend.forward_headers:
+        if name.lower() in _NEVER_FORWARDED:
+            raise SettingsError(f"{path}.forward_headers: {name} belongs to one connection only")
+    _check_files(path, backend, "ca_file", "client_cert", "client_key", "api_key_file")
+
+
+def _is_server_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        _ = url.port  # raises for what is no port
+    except ValueError:
+        return False
+    return url.scheme in ("http", "https") and bool(url.hostname) and "@" not in url.netloc
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    match = _MSGSPEC_PATH.match(str(error))
+    if match is None or not match["path"]:
+        return str(error)
+    path = match["path"].replace("[...]", "").replace("[", ".").replace("]", "")
+    return f"{path}: {match['what']}"

@@ -1,0 +1,1 @@
+"""Where metadata is kept: the engine, the tables and their migrations."""

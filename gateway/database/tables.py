@@ -1,0 +1,264 @@
+"""The tables.
+
+::
+
+    files ──< upload_parts >── uploads
+      │
+      └──< vector_store_files >── vector_stores
+             │        │    └──── file_batches
+             │        └──< vector_store_file_attributes
+             └──< chunks
+
+Every row belongs to a project. ``sequence`` is the time of making in microseconds, by which lists
+are ordered; every other time is in seconds since the epoch. ``deleted_at`` marks a tombstone: no
+reader sees the row any more, and a job removes what hangs on it and then the row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+
+__all__ = [
+    "AttributeRow",
+    "Base",
+    "ChunkRow",
+    "FileBatchRow",
+    "FileRow",
+    "JobRow",
+    "UploadPartRow",
+    "UploadRow",
+    "VectorStoreFileRow",
+    "VectorStoreRow",
+]
+
+Id = String(80)
+Project = String(120)
+
+
+class Base(MappedAsDataclass, DeclarativeBase):
+    """What all rows have in common: they are made with keywords."""
+
+    type_annotation_map = {int: BigInteger, dict[str, Any]: JSON, list[Any]: JSON, str: Text}  # noqa: RUF012  (SQLAlchemy's way)
+
+
+class FileRow(Base, kw_only=True):
+    """A file of the Files API. Its bytes lie under ``object_key`` in the object store."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index("files_by_project", "project", "sequence"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project: Mapped[str] = mapped_column(Project)
+    sequence: Mapped[int]
+    filename: Mapped[str]
+    purpose: Mapped[str] = mapped_column(String(40))
+    bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    media_type: Mapped[str | None] = mapped_column(default=None)
+    expires_at: Mapped[int | None] = mapped_column(default=None, index=True)
+    deleted_at: Mapped[int | None] = mapped_column(default=None)
+
+    @property
+    def object_key(self) -> str:
+        return f"{self.project}/files/{self.id}/content"
+
+    @property
+    def document_key(self) -> str:
+        """Where the structured JSON of its conversion is kept."""
+        return f"{self.project}/files/{self.id}/document.json"
+
+
+class UploadRow(Base, kw_only=True):
+    """An upload in parts. ``status`` is pending, completed, cancelled or expired."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project: Mapped[str] = mapped_column(Project, index=True)
+    sequence: Mapped[int]
+    filename: Mapped[str]
+    purpose: Mapped[str] = mapped_column(String(40))
+    bytes: Mapped[int]
+    """As announced."""
+    media_type: Mapped[str]
+    status: Mapped[str] = mapped_column(String(20), default="pending")
+    expires_at: Mapped[int] = mapped_column(index=True)
+    file_expires_after: Mapped[int | None] = mapped_column(default=None)
+    """In seconds, of the file that it becomes."""
+    file_id: Mapped[str | None] = mapped_column(Id, default=None)
+
+
+class UploadPartRow(Base, kw_only=True):
+    __tablename__ = "upload_parts"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project: Mapped[str] = mapped_column(Project)
+    upload_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("uploads.id", ondelete="CASCADE"), index=True
+    )
+    sequence: Mapped[int]
+    bytes: Mapped[int]
+
+    @property
+    def object_key(self) -> str:
+        return f"{self.project}/uploads/{self.upload_id}/{self.id}"
+
+
+class VectorStoreRow(Base, kw_only=True):
+    """``dimension`` and ``keyword`` are those of its index and never change."""
+
+    __tablename__ = "vector_stores"
+    __table_args__ = (Index("vector_stores_by_project", "project", "sequence"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project: Mapped[str] = mapped_column(Project)
+    sequence: Mapped[int]
+    name: Mapped[str | None]
+    description: Mapped[str | None] = mapped_column(default=None)
+    embedding_model: Mapped[str]
+    dimension: Mapped[int]
+    keyword: Mapped[bool]
+    provider_id: Mapped[str] = mapped_column(String(120))
+    last_active_at: Mapped[int] = mapped_column(index=True)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default_factory=dict)
+    expires_after_days: Mapped[int | None] = mapped_column(default=None)
+    expires_at: Mapped[int | None] = mapped_column(default=None, index=True)
+    deleted_at: Mapped[int | None] = mapped_column(default=None)
+
+
+class FileBatchRow(Base, kw_only=True):
+    __tablename__ = "file_batches"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project: Mapped[str] = mapped_column(Project)
+    store_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("vector_stores.id", ondelete="CASCADE"), index=True
+    )
+    sequence: Mapped[int]
+    cancelled_at: Mapped[int | None] = mapped_column(default=None)
+
+
+class VectorStoreFileRow(Base, kw_only=True):
+    """A file in a vector store; its ``id`` is the gateway's own, callers name it by ``file_id``.
+
+    Chunks that were inserted ready-made belong to a row without ``file_id`` whose ``document_id``
+    is the caller's. ``status`` is in_progress, completed, failed or cancelled. ``attempt`` counts
+    the workers that took it up: a worker's last word counts only if it is still its turn.
+    """
+
+    __tablename__ = "vector_store_files"
+    __table_args__ = (
+        Index("vector_store_files_by_store", "store_id", "sequence"),
+        Index("vector_store_files_by_file", "file_id"),
+        Index("vector_store_files_by_batch", "batch_id"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project: Mapped[str] = mapped_column(Project)
+    store_id: Mapped[str] = mapped_column(Id, ForeignKey("vector_stores.id", ondelete="CASCADE"))
+    sequence: Mapped[int]
+    file_id: Mapped[str | None] = mapped_column(Id)
+    document_id: Mapped[str | None] = mapped_column(default=None)
+    filename: Mapped[str] = mapped_column(default="")
+    batch_id: Mapped[str | None] = mapped_column(Id, default=None)
+    status: Mapped[str] = mapped_column(String(20), default="in_progress")
+    error_code: Mapped[str | None] = mapped_column(String(40), default=None)
+    error_message: Mapped[str | None] = mapped_column(default=None)
+    chunking: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    """OpenAI's ``chunking_strategy``, resolved: ``{"type": "static", "static": {…}}`` …"""
+    attributes: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    usage_bytes: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    traceparent: Mapped[str | None] = mapped_column(String(64), default=None)
+    """Of the request that attached it; the work on it links to that trace."""
+    finished_at: Mapped[int | None] = mapped_column(default=None)
+    deleted_at: Mapped[int | None] = mapped_column(default=None)
+
+
+# While it is there, a file is in a store once.
+Index(
+    "vector_store_files_once",
+    VectorStoreFileRow.store_id,
+    VectorStoreFileRow.file_id,
+    unique=True,
+    sqlite_where=VectorStoreFileRow.deleted_at.is_(None),
+    postgresql_where=VectorStoreFileRow.deleted_at.is_(None),
+)
+Index(
+    "vector_store_documents_once",
+    VectorStoreFileRow.store_id,
+    VectorStoreFileRow.document_id,
+    unique=True,
+    sqlite_where=VectorStoreFileRow.deleted_at.is_(None),
+    postgresql_where=VectorStoreFileRow.deleted_at.is_(None),
+)
+
+
+class AttributeRow(Base, kw_only=True):
+    """One attribute of a file in a store, in a form that SQL can compare. One value is set."""
+
+    __tablename__ = "vector_store_file_attributes"
+    __table_args__ = (
+        Index("attributes_by_text", "store_id", "key", "text"),
+        Index("attributes_by_number", "store_id", "key", "number"),
+    )
+
+    attachment_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("vector_store_files.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[str] = mapped_column(String(256), primary_key=True)
+    store_id: Mapped[str] = mapped_column(Id)
+    text: Mapped[str | None] = mapped_column(String(2048), default=None)
+    number: Mapped[float | None] = mapped_column(default=None)
+    boolean: Mapped[bool | None] = mapped_column(default=None)
+
+
+class ChunkRow(Base, kw_only=True):
+    """A chunk. It counts only while its file in the store is ``completed`` and not deleted."""
+
+    __tablename__ = "chunks"
+    __table_args__ = (
+        Index("chunks_by_attachment", "attachment_id", "position"),
+        Index("chunks_by_digest", "project", "digest"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project: Mapped[str] = mapped_column(Project)
+    store_id: Mapped[str] = mapped_column(Id)
+    attachment_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("vector_store_files.id", ondelete="CASCADE")
+    )
+    position: Mapped[int]
+    text: Mapped[str]
+    digest: Mapped[str] = mapped_column(String(64))
+    """sha256 of the embedding model and of the text that was embedded."""
+    tokens: Mapped[int]
+    headings: Mapped[list[Any]] = mapped_column(default_factory=list)
+    pages: Mapped[list[Any]] = mapped_column(default_factory=list)
+    start: Mapped[int | None] = mapped_column(default=None)
+    end: Mapped[int | None] = mapped_column(default=None)
+    context: Mapped[str | None] = mapped_column(default=None)
+    """What a model wrote about the chunk's place in its document; embedded with the text."""
+    external_id: Mapped[str | None] = mapped_column(default=None)
+    """The caller's id of a chunk that was inserted ready-made."""
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default_factory=dict)
+    """The caller's metadata of such a chunk."""
+
+
+class JobRow(Base, kw_only=True):
+    """The queue where the database is SQLite; PostgreSQL's is procrastinate's own."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("jobs_due", "due_at"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(40))
+    payload: Mapped[dict[str, Any]]
+    due_at: Mapped[float]
+    """When it may be taken; a lease puts it off."""
+    attempt: Mapped[int] = mapped_column(default=0)
+    holder: Mapped[str | None] = mapped_column(String(40), default=None)
+    """The lease's owner, while it is in work."""

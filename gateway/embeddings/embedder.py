@@ -1,0 +1,108 @@
+"""Vectors for the gateway's own needs: of chunks and of queries."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from array import array
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from gateway.embeddings.service import EMBEDDINGS
+from gateway.errors import GatewayError, InvalidRequest, UpstreamError
+from gateway.http.validation import NOT_JSON
+from gateway.observability.activity import Activity
+from gateway.relay.client import ModelClient
+from gateway.routing.catalog import Catalog, Model
+from gateway.settings import EmbeddingSettings
+
+__all__ = ["Embedder"]
+
+
+class _Embedding(Struct, frozen=True):
+    embedding: str
+    index: int
+
+
+class _Embeddings(Struct, frozen=True):
+    data: list[_Embedding]
+
+
+_answers = msgspec.json.Decoder(_Embeddings)
+
+
+class Embedder:
+    """Embeds with models of the catalog, in batches and with bounded concurrency."""
+
+    def __init__(self, catalog: Catalog, client: ModelClient, settings: EmbeddingSettings) -> None:
+        self._catalog = catalog
+        self._client = client
+        self._settings = settings
+        self._turns = asyncio.Semaphore(settings.concurrency)
+
+    def model(self, name: str | None) -> Model:
+        """The model of this name, or the default one.
+
+        Raises ``InvalidRequest`` where none is named and none is the obvious one,
+        ``ModelNotFound`` and ``WrongKind``.
+        """
+        chosen = name or self._settings.default_model
+        if chosen is not None:
+            return self._catalog.find(chosen, ("embedding",))
+        known = [model for model in self._catalog.models() if model.kind == "embedding"]
+        if len(known) == 1:
+            return known[0]
+        which = "several embedding models" if known else "no embedding model"
+        raise InvalidRequest(
+            f"embedding_model is required: the gateway knows {which} and no default is configured.",
+            param="embedding_model",
+            code="missing_required_parameter",
+        )
+
+    async def dimension(self, model: Model) -> int:
+        """How long this model's vectors are. Raises ``UpstreamError`` when no backend tells."""
+        if model.dimension is not None:
+            return model.dimension
+        backend = model.candidates()[0]
+        return await backend.server.embedding_dimension(backend.model)
+
+    async def embed(
+        self, activity: Activity, model: str, texts: Sequence[str]
+    ) -> list[Sequence[float]]:
+        """A vector for each text, in their order.
+
+        Raises ``ModelNotFound``, ``InvalidRequest`` (a text is longer than the model takes) and
+        ``UpstreamError``. One failing batch cancels the others.
+        """
+        size = self._settings.batch_size
+        batches = [texts[at : at + size] for at in range(0, len(texts), size)]
+        if len(batches) <= 1:
+            return await self._embed(activity, model, texts) if texts else []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._embed(activity, model, one)) for one in batches]
+        except* GatewayError as failed:
+            raise failed.exceptions[0] from None
+        return [vector for task in tasks for vector in task.result()]
+
+    async def _embed(
+        self, activity: Activity, model: str, texts: Sequence[str]
+    ) -> list[Sequence[float]]:
+        request = {"model": model, "input": list(texts), "encoding_format": "base64"}
+        async with self._turns:
+            body = await self._client.ask(EMBEDDINGS, activity, request)
+        try:
+            answer = _answers.decode(body)
+            vectors: list[Sequence[float]] = [
+                array("f", base64.b64decode(one.embedding))
+                for one in sorted(answer.data, key=lambda one: one.index)
+            ]
+        except (*NOT_JSON, ValueError) as error:
+            raise UpstreamError(f"The model server's answer is no embeddings: {error}") from None
+        if len(vectors) != len(texts):
+            raise UpstreamError(
+                f"The model server made {len(vectors)} vectors of {len(texts)} texts."
+            )
+        return vectors

@@ -1,0 +1,46 @@
+"""What ordinary handlers read of a request."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Request
+
+from gateway.http.body import read_json_body
+from gateway.http.validation import decode_request
+from gateway.identity.principal import Principal
+from gateway.observability.activity import Activity
+
+__all__ = ["TAKES", "activity_of", "principal_of", "read_body"]
+
+TAKES = "takes"
+"""The key of a handler's ``opt`` with the type of its JSON body, for the OpenAPI document."""
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""Of requests that carry no content of files and no messages."""
+
+T = TypeVar("T")
+
+
+async def read_body(request: Request[Any, Any, Any], of: type[T], limit: int = MAX_BODY_BYTES) -> T:
+    """The JSON body. Raises ``InvalidRequest`` that names the parameter at fault."""
+    body = await read_json_body(request.scope, request.receive, limit)  # type: ignore[arg-type]
+    decoder: msgspec.json.Decoder[T] = _decoder(of)  # type: ignore[arg-type]  # a class is hashable
+    return decode_request(decoder, body)
+
+
+def principal_of() -> Principal:
+    """Who asks; a dependency of handlers."""
+    return Principal()
+
+
+def activity_of(request: Request[Any, Any, Any]) -> Activity:
+    """The request as a step of a trace; a dependency of handlers."""
+    return Activity.of_request(request.scope["state"]["exchange"])
+
+
+@cache
+def _decoder(of: type[Any]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(of)
