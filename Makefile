@@ -18,7 +18,7 @@ export VLLM TOUR_ONLY PORT
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # ------------------------------------------------------------------------------------- environment
 
@@ -67,6 +67,10 @@ test: setup vllm ## All tests, with real vLLM (ARGS= goes to pytest)
 .PHONY: test-fast
 test-fast: setup ## All tests that need no real systems (ARGS= goes to pytest)
 	@$(PY) -m pytest tests --ignore=tests/real $(ARGS)
+
+.PHONY: soak-ingestion
+soak-ingestion: setup ## Kill the ingestion worker 3000 times (KILLS=), and see that nothing is lost
+	@SOAK_KILLS=$(or $(KILLS),3000) $(PY) -m pytest -s tests/promises/test_ingestion_survives_kill.py $(ARGS)
 
 .PHONY: check
 check: setup ## Lint, format, types and the layering of the imports

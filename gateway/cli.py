@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -10,34 +11,57 @@ import msgspec
 
 from gateway import __version__
 from gateway.configuration import load_settings
+from gateway.ingestion.commands import ingest
 from gateway.settings import Settings, SettingsError
 
+_config_option = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="UNDERSTUDY_CONFIG",
+    help="A YAML file with settings.",
+)
+_vllm_option = click.option(
+    "--vllm",
+    multiple=True,
+    metavar="URL",
+    help="A vLLM server, e.g. http://vllm:8000; its models are found out. May be repeated.",
+)
+_data_dir_option = click.option(
+    "--data-dir", help="The only folder that is written to.  [default: ./understudy-data]"
+)
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    """Loads ``db`` when it is asked for, since what it needs takes a while to load."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "db"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "db":
+            return super().get_command(ctx, cmd_name)
+        from gateway.app import queue_of
+        from gateway.database.commands import database_commands
+
+        return database_commands(queue_of)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="understudy")
 def main() -> None:
     """An OpenAI-compatible gateway that stands in for LlamaStack."""
 
 
 @main.command()
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="UNDERSTUDY_CONFIG",
-    help="A YAML file with settings.",
-)
+@_config_option
 @click.option("--host", help="The address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="The port to listen on.  [default: 8321]")
 @click.option("--workers", type=int, help="How many processes take requests.  [default: 1]")
-@click.option(
-    "--vllm",
-    multiple=True,
-    metavar="URL",
-    help="A vLLM server, e.g. http://vllm:8000; its models are found out. May be repeated.",
-)
-@click.option(
-    "--data-dir", help="The only folder that is written to.  [default: ./understudy-data]"
-)
+@_vllm_option
+@_data_dir_option
 def serve(
     config: Path | None,
     host: str | None,
@@ -51,32 +75,37 @@ def serve(
     Every option can be a setting in the file or a variable in the environment as well; an option
     wins over both.
     """
-    from gateway.serving import CONFIG_VARIABLE
     from gateway.serving import serve as run
 
-    # Options become variables, so that worker processes see them too.
-    if config is not None:
-        os.environ[CONFIG_VARIABLE] = str(config)
-    for name, value in (
-        ("UNDERSTUDY_SERVER__HOST", host),
-        ("UNDERSTUDY_SERVER__PORT", port),
-        ("UNDERSTUDY_SERVER__WORKERS", workers),
-        ("UNDERSTUDY_DATA_DIR", data_dir),
-    ):
-        if value is not None:
-            # As YAML, which is what the environment's values are read as.
-            os.environ[name] = msgspec.json.encode(value).decode()
-    try:
-        settings = load_settings(config)
-        if vllm:
-            known = msgspec.to_builtins(settings.discover)
-            discover = [*known, *vllm]
-            os.environ["UNDERSTUDY_DISCOVER"] = msgspec.json.encode(discover).decode()
-            settings = load_settings(config)
-        _check_that_it_can_serve(settings)
-        run(settings)
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+    _run(
+        run,
+        config,
+        vllm,
+        {
+            "UNDERSTUDY_SERVER__HOST": host,
+            "UNDERSTUDY_SERVER__PORT": port,
+            "UNDERSTUDY_SERVER__WORKERS": workers,
+            "UNDERSTUDY_DATA_DIR": data_dir,
+        },
+    )
+
+
+@main.command()
+@_config_option
+@_vllm_option
+@_data_dir_option
+def worker(config: Path | None, vllm: tuple[str, ...], data_dir: str | None) -> None:
+    """Do the work on files for servers that run with `ingestion.embedded_worker: false`.
+
+    It takes the same settings as they do. Any number of workers share the work where the database
+    is PostgreSQL.
+    """
+    from gateway.serving import work
+
+    _run(work, config, vllm, {"UNDERSTUDY_DATA_DIR": data_dir})
+
+
+main.add_command(ingest)
 
 
 @main.command()
@@ -104,6 +133,34 @@ def openapi(output: Path, check: bool) -> None:
             click.echo(f"wrote {file}")
     if check and stale:
         raise click.ClickException(f"not current: {', '.join(stale)}. Run `understudy openapi`.")
+
+
+def _run(
+    run: Callable[[Settings], None],
+    config: Path | None,
+    vllm: tuple[str, ...],
+    variables: Mapping[str, str | int | None],
+) -> None:
+    """Options become variables, so that worker processes see them too."""
+    from gateway.serving import CONFIG_VARIABLE
+
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)
+    for name, value in variables.items():
+        if value is not None:
+            # As YAML, which is what the environment's values are read as.
+            os.environ[name] = msgspec.json.encode(value).decode()
+    try:
+        settings = load_settings(config)
+        if vllm:
+            known = msgspec.to_builtins(settings.discover)
+            discover = [*known, *vllm]
+            os.environ["UNDERSTUDY_DISCOVER"] = msgspec.json.encode(discover).decode()
+            settings = load_settings(config)
+        _check_that_it_can_serve(settings)
+        run(settings)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _check_that_it_can_serve(settings: Settings) -> None:

@@ -27,6 +27,7 @@ from gateway.settings import (
     ObjectSettings,
     Settings,
     SettingsError,
+    VectorSettings,
     backend_of,
     is_header_value,
 )
@@ -136,6 +137,7 @@ def _check(settings: Settings) -> None:
     _check_database(settings.database.url)
     _check_objects(settings.objects)
     _check_documents(settings.documents)
+    _check_vectors(settings.vectors)
     _check_files("database", settings.database, "ca_file")
     _check_files("objects", settings.objects, "ca_file")
     _check_files("vectors", settings.vectors, "ca_file", "client_cert", "client_key")
@@ -158,6 +160,18 @@ def _check_objects(objects: ObjectSettings) -> None:
             raise SettingsError(f"objects.{key}: needed for kind minio")
     if "/" in (objects.endpoint or ""):
         raise SettingsError("objects.endpoint: expected host:port; TLS is asked for by `secure`")
+
+
+def _check_vectors(vectors: VectorSettings) -> None:
+    uri = vectors.uri
+    if uri is not None and "://" in uri and not _is_server_url(uri):
+        raise SettingsError("vectors.uri: expected http://host:port, https://… or a folder")
+    if uri is not None and "://" not in uri and re.fullmatch(r"[\w.-]+:\d+", uri):
+        raise SettingsError(f"vectors.uri: is this a server? Then write http://{uri}")
+    if (vectors.client_cert is None) != (vectors.client_key is None):
+        raise SettingsError("vectors: client_cert and client_key go together")
+    if vectors.client_cert is not None and vectors.ca_file is None:
+        raise SettingsError("vectors.ca_file: needed with client_cert")
 
 
 def _check_documents(documents: DocumentSettings) -> None:

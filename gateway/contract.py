@@ -10,11 +10,14 @@ from typing import Any, cast
 import msgspec
 import yaml
 from litestar import Litestar
+from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 
 from gateway import __version__
+from gateway.http.intake import TAKES_FORM
 from gateway.http.relayed import ANSWERS_WITH, RELAY
+from gateway.http.requests import TAKES, activity_of, principal_of
 
 __all__ = ["contract_files", "openapi_document"]
 
@@ -41,21 +44,28 @@ _ERROR_SCHEMA = {
 }
 _ERROR_STATUSES = {
     "400": "The request is wrong; `param` names the parameter.",
-    "404": "No such model.",
+    "404": "No such model or object.",
+    "408": "The body stopped coming.",
     "413": "The body is too large.",
-    "415": "The body is not JSON.",
-    "429": "The model server takes no more requests now.",
+    "415": "The body is of another type.",
+    "429": "No more requests are taken now.",
     "500": "The gateway or the model server failed.",
     "502": "The model server's answer can't be used.",
     "503": "The model server is not available.",
     "504": "The model server took too long.",
 }
 
+_RELAY_STATUSES = [status for status in _ERROR_STATUSES if status != "408"]
+
 
 def openapi_document(handlers: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
     """The OpenAPI document of these handlers, with bodies for those that are relays."""
     app = Litestar(
         list(handlers),
+        dependencies={
+            "principal": Provide(principal_of, sync_to_thread=False),
+            "activity": Provide(activity_of, sync_to_thread=False),
+        },
         openapi_config=OpenAPIConfig(
             title="Understudy",
             version=__version__,
@@ -67,7 +77,9 @@ def openapi_document(handlers: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
     schemas[_ERROR_NAME] = _ERROR_SCHEMA
     for handler in handlers:
         for number, path in enumerate(sorted(handler.paths, key=_usual_first)):
-            for operation in document["paths"][_document_path(path)].values():
+            for method, operation in document["paths"][_document_path(path)].items():
+                if method.upper() not in handler.http_methods:
+                    continue
                 operation["operationId"] = (
                     handler.name if number == 0 else f"{handler.name}_{number}"
                 )
@@ -133,7 +145,19 @@ def _describe(
     """Add what Litestar can't know: what a relay takes and what it answers with, and errors."""
     responses = operation["responses"]
     relay = handler.opt.get(RELAY)
-    statuses = [*_ERROR_STATUSES] if relay is not None else [s for s in ("400",) if s in responses]
+    statuses = [*_RELAY_STATUSES] if relay is not None else [s for s in ("400",) if s in responses]
+    if (takes := handler.opt.get(TAKES)) is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _schema_of(takes, schemas)}},
+        }
+        statuses = ["400", "404", "413", "415", "503"]
+    if (form := handler.opt.get(TAKES_FORM)) is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": form}},
+        }
+        statuses = ["400", "404", "408", "413", "415", "429", "503"]
     for status in statuses:
         responses[status] = {
             "description": _ERROR_STATUSES[status],
@@ -143,10 +167,7 @@ def _describe(
         }
     if relay is None:
         return
-    [reference], components = msgspec.json.schema_components(
-        [relay.operation.request], ref_template=_REFERENCE
-    )
-    schemas.update(components)
+    reference = _schema_of(relay.operation.request, schemas)
     operation["requestBody"] = {
         "required": True,
         "content": {"application/json": {"schema": reference}},
@@ -157,6 +178,13 @@ def _describe(
     if "stream" in relay.operation.request.__struct_fields__:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     responses["200"] = {"description": f"A {handler.opt[ANSWERS_WITH]}.", "content": content}
+
+
+def _schema_of(kind: type[Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """A reference to a type's schema, which is added to ``schemas``."""
+    [reference], components = msgspec.json.schema_components([kind], ref_template=_REFERENCE)
+    schemas.update(components)
+    return reference
 
 
 def _usual_first(path: str) -> tuple[bool, bool, str]:

@@ -10,9 +10,11 @@
     ├── NotFound                    404  invalid_request_error
     │   └── ModelNotFound           404  … code=model_not_found
     ├── MethodNotAllowed            405  invalid_request_error
+    ├── RequestStalled              408  invalid_request_error   … code=request_timeout
     ├── Conflict                    409  conflict_error
     ├── PayloadTooLarge             413  invalid_request_error
     ├── UnsupportedMediaType        415  invalid_request_error
+    ├── RangeNotSatisfiable         416  invalid_request_error   + content-range
     ├── UnprocessableRequest        422  invalid_request_error
     ├── RateLimited                 429  rate_limit_error        + retry-after
     ├── UpstreamError               502  upstream_error          the server behind us failed
@@ -47,7 +49,9 @@ __all__ = [
     "NotFound",
     "PayloadTooLarge",
     "PermissionDenied",
+    "RangeNotSatisfiable",
     "RateLimited",
+    "RequestStalled",
     "ShuttingDown",
     "UnprocessableRequest",
     "UnsupportedMediaType",
@@ -149,6 +153,14 @@ class MethodNotAllowed(GatewayError):
     type = "invalid_request_error"
 
 
+class RequestStalled(GatewayError):
+    """The caller stopped sending in the middle of its request."""
+
+    status = 408
+    type = "invalid_request_error"
+    default_code = "request_timeout"
+
+
 class Conflict(GatewayError):
     status = 409
     type = "conflict_error"
@@ -163,6 +175,21 @@ class PayloadTooLarge(GatewayError):
 class UnsupportedMediaType(GatewayError):
     status = 415
     type = "invalid_request_error"
+
+
+class RangeNotSatisfiable(GatewayError):
+    """The range begins behind the content's end; ``size`` is that of the content, in bytes."""
+
+    status = 416
+    type = "invalid_request_error"
+    default_code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The file has {size} bytes; the range lies outside.", param="range")
+        self._size = size
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"content-range", b"bytes */%d" % self._size)]
 
 
 class UnprocessableRequest(GatewayError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from gateway.errors import GatewayError, InvalidRequest, NotFound
 
@@ -24,11 +24,62 @@ class Profile(Struct, frozen=True, kw_only=True):
     """A model's ``owned_by``; ``None`` for the name of what serves it."""
     unknown_provider: type[GatewayError]
     """The error for ``GET /v1/providers/{id}`` with an id that isn't there."""
+    unknown_in_stores: type[GatewayError]
+    """The error for a vector store, a file, a file in a store or a batch that isn't there."""
+    attach_waits: bool
+    """Attaching a file, and making a store of files, answers when the files are done."""
+    store_metadata: bool
+    """A vector store's ``metadata`` also holds its provider, id, embedding model and dimension,
+    which can't be changed there."""
+    dashed_store_ids: bool
+    """Ids of stores and batches end in a UUID with its dashes."""
+    batch_prefix: str
+    """What the id of a batch of files begins with."""
+    empty_cursor: str | None
+    """``first_id`` and ``last_id`` of an empty list of files, stores or their files."""
+    refuses_late_cancel: bool
+    """Cancelling a batch of files that is over is an error, not the batch as it is."""
+    chunk_in_attributes: bool
+    """A search result's ``attributes`` also say which chunk of which document it is."""
+    malformed_file_id: type[GatewayError]
+    """The error where ``/v1/files/{id}`` has something that can't be a file's id."""
+    batch_file_seconds: int | None
+    """How long files with the purpose ``batch`` stay that were made without ``expires_after``."""
+    file_status_details: str | UnsetType
+    """A file's ``status_details``."""
 
 
-_OPENAI = Profile(prefixed_model_ids=False, owned_by=None, unknown_provider=NotFound)
+_OPENAI = Profile(
+    prefixed_model_ids=False,
+    owned_by=None,
+    unknown_provider=NotFound,
+    unknown_in_stores=NotFound,
+    attach_waits=False,
+    store_metadata=False,
+    dashed_store_ids=False,
+    batch_prefix="vsfb_",
+    empty_cursor=None,
+    refuses_late_cancel=False,
+    chunk_in_attributes=False,
+    malformed_file_id=NotFound,
+    batch_file_seconds=30 * 24 * 3600,
+    file_status_details=UNSET,
+)
 _LLAMASTACK = Profile(
-    prefixed_model_ids=True, owned_by="llama_stack", unknown_provider=InvalidRequest
+    prefixed_model_ids=True,
+    owned_by="llama_stack",
+    unknown_provider=InvalidRequest,
+    unknown_in_stores=InvalidRequest,
+    attach_waits=True,
+    store_metadata=True,
+    dashed_store_ids=True,
+    batch_prefix="batch_",
+    empty_cursor="",
+    refuses_late_cancel=True,
+    chunk_in_attributes=True,
+    malformed_file_id=InvalidRequest,
+    batch_file_seconds=None,
+    file_status_details="",
 )
 
 

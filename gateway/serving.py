@@ -9,6 +9,7 @@ import gc
 import os
 import resource
 import shutil
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+import uvloop
 
 from gateway.configuration import load_settings
 from gateway.http.protocol import JoiningProtocol
@@ -53,6 +55,27 @@ def serve(settings: Settings) -> None:
     uvicorn.run(
         "gateway.serving:build_worker", factory=True, workers=settings.server.workers, **options
     )
+
+
+def work(settings: Settings) -> None:
+    """Do the work on files until SIGTERM or SIGINT, without the API."""
+    configure_logging(settings.telemetry)
+    allow_many_sockets()
+    keep_freed_memory()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    from gateway.app import create_app  # here as in `build`
+
+    application = create_app(settings)
+    application.around(_running(application))
+    end = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    async with application.working():
+        await end.wait()
 
 
 def build(settings: Settings) -> Any:

@@ -161,7 +161,7 @@ class ObjectSettings(Section, frozen=True):
     path_style: bool = True
     """``https://host/bucket/key`` instead of ``https://bucket.host/key``."""
     threads: PositiveInt = 16
-    """How many calls to the server may run at once."""
+    """How many reads and writes may run at once, in each process."""
 
 
 class VectorSettings(Section, frozen=True):
@@ -171,8 +171,8 @@ class VectorSettings(Section, frozen=True):
     """
 
     uri: str | None = None
-    """A Milvus server's URL, or a file name for Milvus Lite; Lite under ``data_dir`` when left
-    out."""
+    """A Milvus server's URL, or a folder for Milvus Lite; ``milvus-lite`` under ``data_dir`` when
+    left out."""
     token: str | None = None
     """``user:password`` or an API key."""
     database: str | None = None

@@ -7,7 +7,26 @@ from collections.abc import AsyncIterator
 import pytest
 import trustme
 
+from tests.support.databases import (
+    database,
+    database_settings,
+    postgres,
+    postgres_template,
+    postgres_url,
+    sqlite_template,
+)
+from tests.support.milvus import milvus_server  # noqa: F401  (a fixture)
+from tests.support.s3 import s3  # noqa: F401  (a fixture)
 from tests.support.upstream import FakeVllm
+
+__all__ = [  # fixtures that live in modules of their own
+    "database",
+    "database_settings",
+    "postgres",
+    "postgres_template",
+    "postgres_url",
+    "sqlite_template",
+]
 
 
 @pytest.fixture(scope="session")

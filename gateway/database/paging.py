@@ -27,22 +27,30 @@ class PageRequest(Struct, frozen=True, kw_only=True):
 
 
 async def page_rows(
-    session: AsyncSession, statement: Select[Any], table: Any, page: PageRequest, *, cursor: Any
+    session: AsyncSession,
+    statement: Select[Any],
+    table: Any,
+    page: PageRequest,
+    *,
+    cursor: Any,
+    whole: Select[Any] | None = None,
 ) -> list[Any]:
     """Up to ``limit + 1`` rows of ``statement``, ordered by ``table.sequence`` and id.
 
     ``cursor`` is the column that callers name objects by. A cursor that isn't in the list is
-    ignored, as LlamaStack does.
+    ignored, as LlamaStack does. Where ``statement`` is a list filtered by what changes, ``whole``
+    is the unfiltered one: a cursor in it still marks its place once the filter passes it by.
     """
     descending = page.order == "desc"
     backwards = page.before is not None and page.after is None
+    anchors = statement if whole is None else whole
     key = tuple_(table.sequence, table.id)
     for given, is_after in ((page.after, True), (page.before, False)):
-        if given is None:
+        if given is None or "\x00" in given:  # which PostgreSQL can't even look for
             continue
         anchor = (
             await session.execute(
-                statement.with_only_columns(table.sequence, table.id).where(cursor == given)
+                anchors.with_only_columns(table.sequence, table.id).where(cursor == given)
             )
         ).first()
         if anchor is None:

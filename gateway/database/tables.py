@@ -5,8 +5,9 @@
     files ──< upload_parts >── uploads
       │
       └──< vector_store_files >── vector_stores
-             │        │    └──── file_batches
-             │        └──< vector_store_file_attributes
+             │    │    │                 └──< file_batches
+             │    │    └──< file_batch_files >───┘
+             │    └──< vector_store_file_attributes
              └──< chunks
 
 Every row belongs to a project. ``sequence`` is the time of making in microseconds, by which lists
@@ -25,6 +26,7 @@ __all__ = [
     "AttributeRow",
     "Base",
     "ChunkRow",
+    "FileBatchFileRow",
     "FileBatchRow",
     "FileRow",
     "JobRow",
@@ -153,7 +155,6 @@ class VectorStoreFileRow(Base, kw_only=True):
     __table_args__ = (
         Index("vector_store_files_by_store", "store_id", "sequence"),
         Index("vector_store_files_by_file", "file_id"),
-        Index("vector_store_files_by_batch", "batch_id"),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -163,7 +164,6 @@ class VectorStoreFileRow(Base, kw_only=True):
     file_id: Mapped[str | None] = mapped_column(Id)
     document_id: Mapped[str | None] = mapped_column(default=None)
     filename: Mapped[str] = mapped_column(default="")
-    batch_id: Mapped[str | None] = mapped_column(Id, default=None)
     status: Mapped[str] = mapped_column(String(20), default="in_progress")
     error_code: Mapped[str | None] = mapped_column(String(40), default=None)
     error_message: Mapped[str | None] = mapped_column(default=None)
@@ -172,10 +172,27 @@ class VectorStoreFileRow(Base, kw_only=True):
     attributes: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
     usage_bytes: Mapped[int] = mapped_column(default=0)
     attempt: Mapped[int] = mapped_column(default=0)
+    tries: Mapped[int] = mapped_column(default=0)
+    """Attempts that count against ``ingestion.max_attempts``: not those that a shutdown ended."""
+    touched_at: Mapped[int] = mapped_column(default=0)
+    """When a worker last showed that it has it; for finding one whose job is gone."""
     traceparent: Mapped[str | None] = mapped_column(String(64), default=None)
     """Of the request that attached it; the work on it links to that trace."""
     finished_at: Mapped[int | None] = mapped_column(default=None)
     deleted_at: Mapped[int | None] = mapped_column(default=None)
+
+
+class FileBatchFileRow(Base, kw_only=True):
+    """A batch's claim to a file in its store; a later batch may name the same file again."""
+
+    __tablename__ = "file_batch_files"
+
+    batch_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("file_batches.id", ondelete="CASCADE"), primary_key=True
+    )
+    attachment_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("vector_store_files.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
 
 
 # While it is there, a file is in a store once.

@@ -34,7 +34,7 @@ def probe_routes(service: ManagementService, metrics: Metrics) -> list[HTTPRoute
 
     @get("/readyz", tags=["Management"], name="readyz", summary="May it get requests?")
     async def readyz() -> Readiness:
-        return service.readiness()
+        return await service.readiness()
 
     @get(
         "/metrics",

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from gateway.errors import UpstreamUnavailable
 from gateway.management.schemas import Provider, ProviderHealth, Readiness
 from gateway.profile import Profile
 from gateway.routing.discovery import Discovery, ServerState
+from gateway.state import State
 
 
 class ManagementService:
-    def __init__(self, discovery: Discovery, profile: Profile) -> None:
+    def __init__(self, discovery: Discovery, profile: Profile, state: State) -> None:
         self._discovery = discovery
         self._profile = profile
+        self._state = state
 
-    def readiness(self) -> Readiness:
+    async def readiness(self) -> Readiness:
+        """Raises ``UpstreamUnavailable`` while the gateway's own state can't be reached.
+
+        Neither a model server nor Milvus makes it unready: no other replica would do better.
+        """
+        if not self._state.ready or not await self._state.database.answers():
+            raise UpstreamUnavailable(
+                "Not ready: the database or the object store can't be reached.", code="not_ready"
+            )
         states = self._discovery.servers
         up = sum(state.up is True for state in states)
         return Readiness(status="ready", servers={"up": up, "total": len(states)})

@@ -139,6 +139,12 @@ class Activity:
                     error=error,
                 )
 
+    @property
+    def keeps_content(self) -> bool:
+        """Whether attributes may say what was asked and answered, which is opt-in."""
+        sampled = self.trace is not None and self.trace.sampled
+        return sampled and self._telemetry.tracing.content_on_spans
+
     def traceparent(self) -> str | None:
         """This step as a ``traceparent``, to be stored with a job; ``None`` where not traced."""
         if self.trace is None:

@@ -75,6 +75,33 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livemin",
         )
+        self._ingestion_duration = self._histogram(
+            semconv.M_INGESTION_DURATION,
+            "s",
+            "Duration of attempts to bring a file into a vector store.",
+            [semconv.INGESTION_STATUS],
+            semconv.INGESTION_BUCKETS,
+        )
+        self._ingestion_wait = self._histogram(
+            semconv.M_INGESTION_WAIT,
+            "s",
+            "Time from attaching a file until a worker takes it up.",
+            [],
+            semconv.INGESTION_BUCKETS,
+        )
+        self._ingestion_chunks = self._histogram(
+            semconv.M_INGESTION_CHUNKS,
+            "{chunk}",
+            "Chunks of files that were completed, by where their vectors came from.",
+            [semconv.CHUNK_SOURCE],
+            semconv.CHUNK_BUCKETS,
+        )
+        self.active_ingestions = Gauge(
+            prometheus_name(semconv.M_INGESTION_ACTIVE, ""),
+            "Files in work.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self._http_series: dict[tuple[str, str, int], Any] = {}
         self._call_series: dict[tuple[str, str, str, str, str | None], _CallSeries] = {}
 
@@ -112,6 +139,19 @@ class Metrics:
 
     def server_answered(self, host: str, port: int, *, up: bool) -> None:
         self._up.labels(host, port).set(up)
+
+    def ingestion_began(self, waited: float) -> None:
+        """A file is taken up for the first time, so many seconds after it was attached."""
+        self._ingestion_wait.observe(waited)
+
+    def ingestion_ended(self, status: str, seconds: float) -> None:
+        """An attempt is over; ``status`` is the file's, ``retried`` or ``dropped``."""
+        self._ingestion_duration.labels(status).observe(seconds)
+
+    def chunks_indexed(self, *, embedded: int, reused: int) -> None:
+        """A file is completed with so many new vectors and so many that were there already."""
+        self._ingestion_chunks.labels("embedded").observe(embedded)
+        self._ingestion_chunks.labels("reused").observe(reused)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes; of all workers, where there are several."""

@@ -41,6 +41,10 @@ _UNITS = {
     semconv.M_TIME_TO_FIRST_CHUNK: "s",
     semconv.M_UPSTREAM_CONNECTIONS: "{connection}",
     semconv.M_UPSTREAM_UP: "1",
+    semconv.M_INGESTION_DURATION: "s",
+    semconv.M_INGESTION_WAIT: "s",
+    semconv.M_INGESTION_CHUNKS: "{chunk}",
+    semconv.M_INGESTION_ACTIVE: "{file}",
 }
 _NAMES = {prometheus_name(name, unit): name for name, unit in _UNITS.items()}
 _LABELS = {

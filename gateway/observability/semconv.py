@@ -43,10 +43,23 @@ CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
 REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
 INPUT_MESSAGES = "gen_ai.input.messages"
 OUTPUT_MESSAGES = "gen_ai.output.messages"
+DATA_SOURCE_ID = "gen_ai.data_source.id"
+RETRIEVAL_QUERY = "gen_ai.retrieval.query.text"
+RETRIEVAL_DOCUMENTS = "gen_ai.retrieval.documents"
+DB_SYSTEM = "db.system.name"
+DB_OPERATION = "db.operation.name"
+DB_ROWS = "db.response.returned_rows"
 CONTENT_EVENT = "gen_ai.client.inference.operation.details"
 OPENAI_API_TYPE = "openai.api.type"
 OPENAI_FINGERPRINT = "openai.response.system_fingerprint"
 TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105  (a name, not a secret)
+
+VECTOR_STORE_ID = "understudy.vector_store.id"
+FILE_ID = "understudy.file.id"
+INGESTION_STATUS = "understudy.ingestion.status"
+INGESTION_ATTEMPT = "understudy.ingestion.attempt"
+CHUNK_COUNT = "understudy.chunk.count"
+CHUNK_SOURCE = "understudy.chunk.source"
 
 M_HTTP_DURATION = "http.server.request.duration"
 M_HTTP_ACTIVE = "http.server.active_requests"
@@ -55,6 +68,10 @@ M_TOKENS = "gen_ai.client.token.usage"
 M_TIME_TO_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
 M_UPSTREAM_CONNECTIONS = "understudy.upstream.connections"
 M_UPSTREAM_UP = "understudy.upstream.up"
+M_INGESTION_DURATION = "understudy.ingestion.duration"
+M_INGESTION_WAIT = "understudy.ingestion.wait"
+M_INGESTION_CHUNKS = "understudy.ingestion.chunks"
+M_INGESTION_ACTIVE = "understudy.ingestion.active"
 
 HTTP_DURATION_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0,
@@ -66,3 +83,7 @@ TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
 FIRST_CHUNK_BUCKETS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 )  # fmt: skip
+INGESTION_BUCKETS = (
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+)  # fmt: skip
+CHUNK_BUCKETS = tuple(float(4**power) for power in range(10))

@@ -20,6 +20,7 @@ import textwrap
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import httpx
@@ -57,6 +58,10 @@ WEATHER_TOOL: Final[Any] = {
         },
     },
 }
+
+
+REPORT: Final = Path(__file__).with_name("report.pdf")
+QUESTION: Final = "How many keepers live at the lighthouse, and who leads them?"
 
 
 class UnexpectedAnswerError(Exception):
@@ -152,12 +157,15 @@ def kind_of(model: openai.types.Model) -> str:
 
 @dataclass
 class Visitor:
-    """What a step works with."""
+    """What a step works with. The last three are what earlier steps made."""
 
     client: OpenAI
     http: httpx.Client
     models: Models
     paper: Paper
+    file: Any = None
+    store: Any = None
+    hits: Any = None
 
 
 class Step(ABC):
@@ -380,6 +388,117 @@ class AnthropicMessages(Step):
         expect(body["type"] == "message" and text.strip(), "this is no message")
 
 
+class UploadPdf(Step):
+    title = "Files: upload a PDF"
+
+    def ask(self, visitor: Visitor) -> Any:
+        visitor.file = visitor.client.files.create(file=REPORT, purpose="user_data")
+        return visitor.file
+
+    def tell(self, answer: Any, paper: Paper) -> None:
+        paper.say(f"{answer.id}: {answer.filename}, {answer.bytes} bytes")
+        expect(answer.bytes == REPORT.stat().st_size, "it has another size")
+
+
+class FillVectorStore(Step):
+    title = "Vector stores: convert it, cut it into chunks, embed them"
+    needs = ("embedding",)
+
+    def ask(self, visitor: Visitor) -> Any:
+        visitor.store = visitor.client.vector_stores.create(
+            name="reports", extra_body={"embedding_model": visitor.models.embedding}
+        )
+        return visitor.client.vector_stores.files.create_and_poll(
+            visitor.file.id,
+            vector_store_id=visitor.store.id,
+            attributes={"year": 2026},
+            chunking_strategy={
+                "type": "static",
+                "static": {"max_chunk_size_tokens": 120, "chunk_overlap_tokens": 20},
+            },
+        )
+
+    def tell(self, answer: Any, paper: Paper) -> None:
+        paper.say(f"{answer.status} in {answer.vector_store_id}, attributes {answer.attributes}")
+        expect(answer.status == "completed", f"last_error: {answer.last_error}")
+
+
+class SearchVectorStore(Step):
+    title = "Search it by meaning"
+    needs = ("embedding",)
+
+    def ask(self, visitor: Visitor) -> Any:
+        visitor.hits = visitor.client.vector_stores.search(
+            visitor.store.id,
+            query=QUESTION,
+            max_num_results=3,
+            filters={"type": "gte", "key": "year", "value": 2025},
+        ).data
+        return visitor.hits
+
+    def tell(self, answer: Any, paper: Paper) -> None:
+        expect(answer, "nothing was found")
+        for hit in answer:
+            text = textwrap.shorten(hit.content[0].text, 90)
+            paper.say(f"{hit.score:6.3f}  {hit.filename}: {text}")
+        scores = [hit.score for hit in answer]
+        expect(scores == sorted(scores, reverse=True), "the best is not first")
+        expect("keepers" in answer[0].content[0].text, "the best hit is about something else")
+
+
+class HybridSearch(Step):
+    title = "Search it by words and meaning (LlamaStack's search_mode)"
+    needs = ("embedding",)
+
+    def ask(self, visitor: Visitor) -> Any:
+        return visitor.client.vector_stores.search(
+            visitor.store.id,
+            query="fog signal relay",
+            max_num_results=1,
+            extra_body={"search_mode": "hybrid"},
+        ).data
+
+    def tell(self, answer: Any, paper: Paper) -> None:
+        expect(answer, "nothing was found")
+        paper.say(f"{answer[0].score:6.3f}  {textwrap.shorten(answer[0].content[0].text, 90)}")
+        expect("fog signal" in answer[0].content[0].text, "the best hit lacks the word")
+
+
+class AnswerFromHits(Step):
+    title = "Answer from what was found"
+    needs = ("embedding", "chat")
+
+    def ask(self, visitor: Visitor) -> Any:
+        found = "\n\n".join(hit.content[0].text for hit in visitor.hits)
+        return visitor.client.chat.completions.create(
+            model=visitor.models.chat,
+            messages=[
+                {"role": "system", "content": f"Answer from this text only:\n\n{found}"},
+                {"role": "user", "content": QUESTION},
+            ],
+            temperature=0,
+            max_tokens=48,
+        )
+
+    def tell(self, answer: Any, paper: Paper) -> None:
+        paper.say(answer.choices[0].message.content)
+        expect(answer.choices[0].message.content.strip(), "the answer is empty")
+
+
+class DeleteAll(Step):
+    title = "Delete store and file"
+    needs = ("embedding",)
+
+    def ask(self, visitor: Visitor) -> Any:
+        store = visitor.client.vector_stores.delete(visitor.store.id)
+        return store, visitor.client.files.delete(visitor.file.id)
+
+    def tell(self, answer: Any, paper: Paper) -> None:
+        for one in answer:
+            paper.say(f"{one.id}: {one.object}, deleted={one.deleted}")
+        expect(all(one.deleted for one in answer), "something is still there")
+
+
 class UnknownModel(Step):
     title = "An error: a model that does not exist"
 
@@ -434,6 +553,7 @@ class Tracing(Step):
 STEPS: Final[tuple[type[Step], ...]] = (
     *(ListModels, Chat, StreamedChat, StructuredOutput, ToolCall),
     *(Embeddings, Rerank, Tokenise, AnthropicMessages),
+    *(UploadPdf, FillVectorStore, SearchVectorStore, HybridSearch, AnswerFromHits, DeleteAll),
     *(UnknownModel, WrongKind, Tracing),
 )
 

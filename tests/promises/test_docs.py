@@ -147,7 +147,9 @@ def test_every_command_and_option_is_documented(name: str):
     text = text_of("configuration.md")
     assert f"### understudy {name}\n" in text
     for parameter in cli.main.commands[name].params:
-        assert isinstance(parameter, click.Option)
+        if isinstance(parameter, click.Argument):
+            assert f"`{parameter.metavar}`" in text
+            continue
         rows = [line for line in text.splitlines() if line.startswith(f"| `{parameter.opts[0]}")]
         assert rows, parameter.opts
 

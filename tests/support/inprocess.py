@@ -12,8 +12,12 @@ process is shared.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,7 +42,8 @@ class InProcessGateway:
     """A gateway with these settings (keywords are the top-level sections).
 
     `environment` holds the `OTEL_*` variables that tracing reads; `traced=False` is a gateway
-    without an exporter. `models` are names that are waited for; the section `models` is given as
+    without an exporter. `data_dir` is for tests about state. `models` are names that are waited
+    for; the section `models` is given as
     `configured`.
     """
 
@@ -53,7 +58,8 @@ class InProcessGateway:
     ) -> None:
         self.port = free_port()
         server = {**sections.pop("server", {}), "host": HOST, "port": self.port}
-        sections = {**sections, "server": server, "models": list(configured)}
+        sections = {"data_dir": _data_dir(), **sections}
+        sections |= {"server": server, "models": list(configured)}
         self.settings = msgspec.convert(sections, Settings)
         self._exporter = InMemorySpanExporter()
         self._environment = environment or {}
@@ -138,6 +144,14 @@ class InProcessGateway:
     ) -> None:
         self._server.should_exit = True
         await self._task
+
+
+@cache
+def _data_dir() -> str:
+    """What gateways share that keep nothing; a test about state gives a folder of its own."""
+    folder = tempfile.mkdtemp(prefix="understudy-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 async def until(condition: Any, what: str, within: float = PATIENCE_SECONDS) -> None:

@@ -140,6 +140,48 @@ def test_ogx_errors(client: Client, said: Said) -> None:
     assert (error["class"], error["status"]) == ("NotFoundError", 404)
 
 
+@openai_python
+def test_files_and_vector_stores(client: Client, said: Said) -> None:
+    """Upload, attach, poll, search, read back and delete: the SDK's own helpers all end."""
+    heard = said(client)["documents"]
+    assert heard["same_bytes"]
+    assert (heard["attached"], heard["uploaded"]) == ("completed", "completed")
+    assert heard["batch"] == ["completed", 2]
+    assert (heard["counts"], heard["listed"]) == (4, 4)
+    assert heard["attributes"] == {"year": 2026, "draft": False}
+    assert heard["hit_files"] == ["handbook.md"]
+    assert "eleven days" in heard["hit"]
+    assert heard["scores"] == sorted(heard["scores"], reverse=True)
+    assert "eleven days" in heard["content"]
+    assert "LH-407" in heard["content"]
+    assert heard["store_deleted"]
+    assert heard["file_deleted"]
+    assert heard["gone"] == ["NotFoundError", 404]
+
+
+@pytest.mark.parametrize("client", [catalog.OPENAI_NODE], ids=lambda client: client.name)
+def test_files_and_vector_stores_in_node(client: Client, said: Said) -> None:
+    """The same from Node, with a file name that isn't ASCII."""
+    heard = said(client)["documents"]
+    assert heard["attached"] == "completed"
+    assert heard["filename"] == "Handbuch für Wärter.txt"
+    assert "eleven days" in heard["hit"]
+    assert heard["same_bytes"]
+    assert heard["store_deleted"]
+    assert heard["file_deleted"]
+
+
+@pytest.mark.parametrize("client", [catalog.OGX], ids=lambda client: client.name)
+def test_ogx_vector_stores(client: Client, said: Said) -> None:
+    """LlamaStack's client attaches without polling, and searches by words and meaning."""
+    heard = said(client)["documents"]
+    assert heard["attached"] == "completed"
+    assert "LH-407" in heard["hit"]
+    assert heard["store_deleted"]
+    assert heard["file_deleted"]
+    assert heard["gone"] == 404
+
+
 @pytest.mark.parametrize("client", [catalog.ANTHROPIC], ids=lambda client: client.name)
 def test_anthropic_messages(client: Client, said: Said) -> None:
     """Anthropic's SDK assembles the stream, counts tokens and raises NotFoundError."""

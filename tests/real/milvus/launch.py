@@ -5,7 +5,7 @@ network namespace that has nothing but a loopback; two loopback listeners that w
 are forwarded into it. Needs root, or user namespaces; ends with status 77 where neither is
 allowed. Nothing but the standard library, and the wheel's own template of a configuration.
 
-    python launch.py FOLDER --port 19530 --health-port 9091 --parent PID [KEY=VALUE ...]
+    python launch.py FOLDER --port 19530 --health-port 9091 --parent PID [--set KEY=VALUE]...
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+            preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509  (no threads yet)
         )
 
 
@@ -149,13 +149,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--health-port", type=int, default=HEALTH_PORT)
     parser.add_argument("--parent", type=int, required=True, help="end when this process does")
-    parser.add_argument("settings", nargs="*", help="KEY=VALUE of milvus.yaml")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of milvus.yaml")
     asked = parser.parse_args()
     folder = asked.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     listeners = [(listener(asked.port), PORT), (listener(asked.health_port), HEALTH_PORT)]
     enter_own_network()
-    configure(folder, asked.settings)
+    configure(folder, asked.set)
     server = start(folder)
     try:
         asyncio.run(run(server, listeners, asked.parent))

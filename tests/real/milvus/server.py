@@ -3,7 +3,7 @@
     with MilvusServer() as server:
         ...                      # server.uri
 
-    python tests/real/milvus/server.py --port 19530 [KEY=VALUE of milvus.yaml]
+    python tests/real/milvus/server.py --port 19530 [--set KEY=VALUE]...
 
 Each one has a data folder of its own: a start on old data takes 35 seconds, a fresh one 3.
 """
@@ -73,7 +73,8 @@ class MilvusServer:
                 [
                     *(sys.executable, str(HERE / "launch.py"), str(self.folder)),
                     *("--port", str(self.port), "--health-port", str(self.health_port)),
-                    *("--parent", str(os.getpid()), *self.settings),
+                    *("--parent", str(os.getpid())),
+                    *(f"--set={pair}" for pair in self.settings),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -144,12 +145,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run a real Milvus on 127.0.0.1.")
     parser.add_argument("--port", type=int, help="default: any free port")
     parser.add_argument("--folder", type=Path, help="default: one that goes when this ends")
-    parser.add_argument("settings", nargs="*", help="KEY=VALUE of milvus.yaml")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of milvus.yaml")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
     try:
-        with MilvusServer(asked.port, asked.settings, asked.folder) as server:
+        with MilvusServer(asked.port, asked.set, asked.folder) as server:
             print(f"{server.uri} after {time.monotonic() - started:.1f} s", flush=True)
             while server.running:
                 time.sleep(0.5)

@@ -17,6 +17,11 @@ ASK: dict[str, Any] = {
     "max_tokens": 20,
 }
 
+DOCUMENT = (
+    b"# Keeper's handbook\n\n## Leave\n\nA volunteer gets eleven days of leave a year.\n\n"
+    b"## Faults\n\nThe code LH-407 means that the lamp is out.\n"
+)
+
 
 def client_of(url: str) -> ogx_client.OgxClient:
     """A client for this address."""
@@ -30,6 +35,29 @@ def failure(client: ogx_client.OgxClient, **changes: Any) -> dict[str, Any]:
     except ogx_client.APIStatusError as error:
         return {"class": type(error).__name__, "status": error.status_code, "body": error.body}
     return {"class": None}
+
+
+def documents(client: ogx_client.OgxClient) -> dict[str, Any]:
+    """What a program written for LlamaStack does; it does not poll."""
+    file = client.files.create(file=("handbook.md", DOCUMENT), purpose="assistants")
+    store = client.vector_stores.create(
+        name="handbook", extra_body={"embedding_model": os.environ["EMBEDDING_MODEL"]}
+    )
+    attached = client.vector_stores.files.create(store.id, file_id=file.id)
+    hits = client.vector_stores.search(
+        store.id, query="LH-407", search_mode="hybrid", max_num_results=2
+    ).data
+    said = {
+        "attached": attached.status,
+        "hit": hits[0].content[0].text,
+        "store_deleted": client.vector_stores.delete(store.id).deleted,
+        "file_deleted": client.files.delete(file.id).deleted,
+    }
+    try:
+        client.vector_stores.retrieve(store.id)
+    except ogx_client.APIStatusError as error:
+        said["gone"] = error.status_code
+    return said
 
 
 def main() -> None:
@@ -51,6 +79,7 @@ def main() -> None:
                 "pieces": len([piece for piece in pieces if piece]),
                 "dimensions": [len(item.embedding) for item in embeddings.data],
                 "legacy": legacy.chat.completions.create(**ASK).choices[0].message.content,
+                "documents": documents(client),
                 "unknown_model": failure(client, model="no-such-model"),
             }
         )

@@ -17,6 +17,52 @@ ASK: dict[str, Any] = {
     "max_tokens": 20,
 }
 
+DOCUMENT = (
+    b"# Keeper's handbook\n\n## Leave\n\nA volunteer gets eleven days of leave a year.\n\n"
+    b"## Faults\n\nThe code LH-407 means that the lamp is out.\n"
+)
+
+
+def documents(client: openai.OpenAI) -> dict[str, Any]:
+    """Upload, put into a store, wait, search, read back, delete."""
+    file = client.files.create(file=("handbook.md", DOCUMENT), purpose="assistants")
+    store = client.vector_stores.create(name="handbook", metadata={"team": "keepers"})
+    attached = client.vector_stores.files.create_and_poll(
+        file.id, vector_store_id=store.id, attributes={"year": 2026, "draft": False}
+    )
+    uploaded = client.vector_stores.files.upload_and_poll(
+        vector_store_id=store.id, file=("note.txt", b"The boat leaves at noon.")
+    )
+    batch = client.vector_stores.file_batches.upload_and_poll(
+        vector_store_id=store.id,
+        files=[("one.txt", b"One gull sits on the roof."), ("two.txt", b"Two seals sleep.")],
+    )
+    query = {"type": "eq", "key": "year", "value": 2026}
+    hits = client.vector_stores.search(
+        store.id, query="How much leave do volunteers get?", filters=query
+    ).data
+    content = client.vector_stores.files.content(file.id, vector_store_id=store.id)
+    said = {
+        "same_bytes": client.files.content(file.id).read() == DOCUMENT,
+        "attached": attached.status,
+        "uploaded": uploaded.status,
+        "batch": [batch.status, batch.file_counts.completed],
+        "counts": client.vector_stores.retrieve(store.id).file_counts.completed,
+        "listed": len(list(client.vector_stores.files.list(store.id, limit=2))),
+        "attributes": attached.attributes,
+        "hit_files": sorted({hit.filename for hit in hits}),
+        "hit": hits[0].content[0].text,
+        "scores": [hit.score for hit in hits],
+        "content": "".join(part.text or "" for part in content),
+        "store_deleted": client.vector_stores.delete(store.id).deleted,
+        "file_deleted": client.files.delete(file.id).deleted,
+    }
+    try:
+        client.vector_stores.retrieve(store.id)
+    except openai.APIStatusError as error:
+        said["gone"] = [type(error).__name__, error.status_code]
+    return said
+
 
 def failure(client: openai.OpenAI, **changes: Any) -> dict[str, Any]:
     """What a program sees that catches the SDK's exception."""
@@ -66,6 +112,7 @@ def main() -> None:
                 "same_vectors": [item.embedding for item in packed.data]
                 == [item.embedding for item in floats.data],
                 "legacy": legacy.chat.completions.create(**ASK).choices[0].message.content,
+                "documents": documents(client),
                 "unknown_model": failure(client, model="no-such-model"),
                 "embedding_model": failure(client, model=EMBEDDING),
                 "hot": failure(client, temperature="hot"),

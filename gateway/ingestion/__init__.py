@@ -1,0 +1,1 @@
+"""Files on their way into vector stores, and out of them again."""

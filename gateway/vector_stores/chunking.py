@@ -1,0 +1,103 @@
+"""What a ``chunking_strategy`` comes to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.errors import GatewayError, InvalidRequest
+from gateway.routing.catalog import Catalog
+from gateway.vector_stores.schemas import (
+    AutoChunking,
+    ChunkingStrategy,
+    ContextualSizes,
+    StaticChunking,
+    StaticSizes,
+)
+
+__all__ = ["DEFAULT_CONTEXT_PROMPT", "ChunkingResolver"]
+
+DOCUMENT, CHUNK = "{{WHOLE_DOCUMENT}}", "{{CHUNK_CONTENT}}"
+DEFAULT_CONTEXT_PROMPT = (
+    f"<document>\n{DOCUMENT}\n</document>\n"
+    f"This chunk is a part of the document above:\n<chunk>\n{CHUNK}\n</chunk>\n"
+    "Say in one or two short sentences where in the document the chunk stands and what it is "
+    "about, so that a search finds it. Answer with these sentences only."
+)
+_CALL_SECONDS = 120
+_CALLS_AT_ONCE = 4
+
+
+class ChunkingResolver:
+    """Fills in what a strategy leaves out, so that the answer to "how was this cut?" is stored."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def resolve(
+        self, given: ChunkingStrategy | None, param: str = "chunking_strategy"
+    ) -> dict[str, Any]:
+        """The strategy with every value in it, as OpenAI's and LlamaStack's objects show it.
+
+        ``auto`` and none at all are static chunks of 800 and 400 tokens. Raises
+        ``InvalidRequest`` that names the parameter below ``param``.
+        """
+        if given is None or isinstance(given, AutoChunking):
+            return _shown("static", StaticSizes())
+        if isinstance(given, StaticChunking):
+            sizes = given.static
+            if 2 * sizes.chunk_overlap_tokens > sizes.max_chunk_size_tokens:
+                raise InvalidRequest(
+                    "chunk_overlap_tokens must be less than or equal to half of "
+                    f"max_chunk_size_tokens, but {sizes.chunk_overlap_tokens} is more than half "
+                    f"of {sizes.max_chunk_size_tokens}.",
+                    param=f"{param}.static.chunk_overlap_tokens",
+                    code="invalid_value",
+                )
+            return _shown("static", sizes)
+        return _shown("contextual", self._contextual(given.contextual, f"{param}.contextual"))
+
+    def _contextual(self, sizes: ContextualSizes, param: str) -> ContextualSizes:
+        if sizes.chunk_overlap_tokens >= sizes.max_chunk_size_tokens:
+            raise InvalidRequest(
+                "chunk_overlap_tokens must be less than max_chunk_size_tokens, but "
+                f"{sizes.chunk_overlap_tokens} is not less than {sizes.max_chunk_size_tokens}.",
+                param=f"{param}.chunk_overlap_tokens",
+                code="invalid_value",
+            )
+        prompt = sizes.context_prompt or DEFAULT_CONTEXT_PROMPT
+        # The document comes first: what prompts have in common is then read once by the model.
+        if not -1 < prompt.find(DOCUMENT) < prompt.find(CHUNK):
+            raise InvalidRequest(
+                f"context_prompt must contain {DOCUMENT} and, after it, {CHUNK}.",
+                param=f"{param}.context_prompt",
+                code="invalid_value",
+            )
+        return msgspec.structs.replace(
+            sizes,
+            model_id=self._chat_model(sizes.model_id, f"{param}.model_id"),
+            context_prompt=prompt,
+            timeout_seconds=sizes.timeout_seconds or _CALL_SECONDS,
+            max_concurrency=sizes.max_concurrency or _CALLS_AT_ONCE,
+        )
+
+    def _chat_model(self, name: str | None, param: str) -> str:
+        """The id of the chat model of this name, or of the only one there is."""
+        if name is not None:
+            try:
+                return self._catalog.find(name, ("chat",)).id
+            except GatewayError as error:
+                raise InvalidRequest(error.message, param=param, code=error.code) from None
+        known = [model.id for model in self._catalog.models() if model.kind == "chat"]
+        if len(known) != 1:
+            raise InvalidRequest(
+                "A contextual chunking_strategy needs the model_id of a chat model.",
+                param=param,
+                code="missing_required_parameter",
+            )
+        return known[0]
+
+
+def _shown(kind: str, sizes: StaticSizes | ContextualSizes) -> dict[str, Any]:
+    return {"type": kind, kind: msgspec.to_builtins(sizes)}

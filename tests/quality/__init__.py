@@ -1,0 +1,1 @@
+"""How good search is: a small corpus, questions with known answers, and what is found of them."""
