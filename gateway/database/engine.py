@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from gateway.database.session import WholeSession
 from gateway.errors import UpstreamUnavailable
 from gateway.settings import DatabaseSettings
 
@@ -77,17 +78,20 @@ class Database:
         self.url = make_url(settings.url or f"sqlite+aiosqlite:///{self._file}")
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = self._make_engine()
-        self._reading = async_sessionmaker(self.engine, expire_on_commit=False)
-        self._writing = async_sessionmaker(
-            self.engine.execution_options(**{WRITES: True}), expire_on_commit=False
-        )
+        self._reading = _sessions(self.engine)
+        self._writing = _sessions(self.engine.execution_options(**{WRITES: True}))
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
         with _translated():
-            async with self._writing() as session, session.begin():
+            async with self._writing() as session:
                 await _connect(session)
-                yield session
+                try:
+                    yield session
+                except BaseException:
+                    await session.rollback()
+                    raise
+                await session.commit()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -156,6 +160,10 @@ class Database:
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
+
+
+def _sessions(engine: AsyncEngine) -> async_sessionmaker[WholeSession]:
+    return async_sessionmaker(engine, class_=WholeSession, expire_on_commit=False)
 
 
 async def _connect(session: AsyncSession) -> None:

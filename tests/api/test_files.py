@@ -209,12 +209,12 @@ async def test_who_sends_nothing_more_loses_the_place(gateway, monkeypatch):
     writer.close()
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"request_timeout"' in answer
-    assert gateway.application.intake._taken == 0
+    assert gateway.application.stateful.intake._taken == 0
 
 
 async def test_so_many_uploads_at_once_and_no_more(gateway, client):
     """Past the limit it is 429 with retry-after; a place that is free again is given away."""
-    intake = gateway.application.intake
+    intake = gateway.application.stateful.intake
     callers = [await connect(gateway, BEGUN) for _ in range(4)]
     await until(lambda: intake._taken == 4, "four uploads")
     with pytest.raises(openai.RateLimitError) as caught:

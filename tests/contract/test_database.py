@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from gateway.database.engine import Database
-from gateway.database.tables import UploadRow
+from gateway.database.tables import JobRow, UploadRow
 from gateway.errors import UpstreamUnavailable
 from gateway.settings import DatabaseSettings
 from tests.support.postgres import HOST, PASSWORD, PostgresServer
@@ -225,3 +226,27 @@ async def test_a_callers_own_os_error_is_not_taken_for_an_outage(database: Datab
     with pytest.raises(FileNotFoundError):
         async with database.begin():
             raise FileNotFoundError("elsewhere")
+
+
+async def test_a_cancelled_write_leaves_nothing_locked(database):
+    """Wherever a caller's leaving hits it: all of it stays or nothing, and the next can write."""
+    chance = random.Random(7)
+    rows = [
+        {"id": f"job-{number}", "kind": "k", "payload": {"text": "x" * 2000}, "due_at": 0.0}
+        for number in range(100)
+    ]
+
+    async def write() -> None:
+        async with database.begin() as session:
+            await session.execute(delete(JobRow))
+            await session.execute(insert(JobRow), rows)
+
+    for _ in range(60):
+        task = asyncio.create_task(write())
+        await asyncio.sleep(chance.uniform(0, 0.02))
+        task.cancel()
+        await asyncio.wait([task])
+        async with asyncio.timeout(5), database.begin() as session:
+            kept = (await session.execute(select(func.count()).select_from(JobRow))).scalar_one()
+            assert kept in ((0, len(rows)) if task.cancelled() else (len(rows),))
+            await session.execute(delete(JobRow))
