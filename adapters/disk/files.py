@@ -72,7 +72,8 @@ class Folder:
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.replace(target)
-            except FileNotFoundError:
+            except (FileExistsError, FileNotFoundError):
+                # A folder that was there has gone: even `exist_ok` may then find that it exists.
                 if not source.exists():
                     raise
                 continue

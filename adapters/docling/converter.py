@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +66,6 @@ def pdf_options(options: EngineOptions) -> Any:
 
 def make_converter(options: EngineOptions) -> Any:
     """Docling's converter; nothing is loaded that the first file doesn't need."""
-    logging.disable(logging.CRITICAL)  # its messages quote documents
     from docling.datamodel.base_models import InputFormat
     from docling.document_converter import DocumentConverter, ImageFormatOption, PdfFormatOption
 

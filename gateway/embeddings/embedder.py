@@ -6,6 +6,7 @@ import asyncio
 import base64
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -18,7 +19,19 @@ from gateway.relay.client import ModelClient
 from gateway.routing.catalog import Catalog, Model
 from gateway.settings import EmbeddingSettings
 
-__all__ = ["Embedder"]
+__all__ = ["Embedder", "room_for_chunks"]
+
+
+_CHUNK_SHARE = 0.6
+"""Of a model's context for a chunk's own text in OpenAI's tokens: headings come on top, and another
+vocabulary may need half as many tokens again for the same text."""
+
+
+def room_for_chunks(model: Model) -> int | None:
+    """The largest chunk, in tokens of ``cl100k_base``, that this model most likely takes whole;
+    ``None`` where its server doesn't say how much it takes.
+    """
+    return None if model.context_length is None else int(model.context_length * _CHUNK_SHARE)
 
 
 class _Embedding(Struct, frozen=True):
@@ -69,28 +82,37 @@ class Embedder:
         return await backend.server.embedding_dimension(backend.model)
 
     async def embed(
-        self, activity: Activity, model: str, texts: Sequence[str]
+        self, activity: Activity, model: str, texts: Sequence[str], *, cut: bool = False
     ) -> list[Sequence[float]]:
         """A vector for each text, in their order.
 
-        Raises ``ModelNotFound``, ``InvalidRequest`` (a text is longer than the model takes) and
+        With ``cut``, of a text that is longer than the model takes only the beginning counts.
+        Raises ``ModelNotFound``, ``InvalidRequest`` (without ``cut``, such a text) and
         ``UpstreamError``. One failing batch cancels the others.
         """
         size = self._settings.batch_size
         batches = [texts[at : at + size] for at in range(0, len(texts), size)]
         if len(batches) <= 1:
-            return await self._embed(activity, model, texts) if texts else []
+            return await self._embed(activity, model, texts, cut=cut) if texts else []
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._embed(activity, model, one)) for one in batches]
+                tasks = [
+                    group.create_task(self._embed(activity, model, one, cut=cut)) for one in batches
+                ]
         except* GatewayError as failed:
             raise failed.exceptions[0] from None
         return [vector for task in tasks for vector in task.result()]
 
     async def _embed(
-        self, activity: Activity, model: str, texts: Sequence[str]
+        self, activity: Activity, model: str, texts: Sequence[str], *, cut: bool
     ) -> list[Sequence[float]]:
-        request = {"model": model, "input": list(texts), "encoding_format": "base64"}
+        request: dict[str, Any] = {
+            "model": model,
+            "input": list(texts),
+            "encoding_format": "base64",
+        }
+        if cut:
+            request["truncate_prompt_tokens"] = -1  # vLLM's word for "to what the model takes"
         async with self._turns:
             body = await self._client.ask(EMBEDDINGS, activity, request)
         try:

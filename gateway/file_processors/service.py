@@ -158,8 +158,10 @@ def _strategy(given: str | None) -> ChunkingStrategy | None:
         ) from None
 
 
-def _sizes(strategy: dict[str, Any]) -> ChunkSizes:
+def _sizes(strategy: dict[str, Any] | None) -> ChunkSizes:
     """Contextual chunks are cut like others; what a model would say of them is not asked here."""
+    if strategy is None:
+        return ChunkSizes()
     sizes = strategy[strategy["type"]]
     return ChunkSizes(
         max_chunk_size_tokens=sizes["max_chunk_size_tokens"],

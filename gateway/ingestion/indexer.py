@@ -11,14 +11,14 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from gateway.embeddings.embedder import Embedder
+from gateway.embeddings.embedder import Embedder, room_for_chunks
 from gateway.errors import UpstreamError
 from gateway.ingestion.contextual import ContextWriter
 from gateway.ingestion.passage import Passage
 from gateway.ingestion.repository import Claim, EarlierChunk, IngestionRepository
 from gateway.observability import semconv
 from gateway.observability.activity import Activity
-from gateway.ports import Chunk, StoreIndex, VectorIndex
+from gateway.ports import Chunk, ChunkSizes, StoreIndex, VectorIndex
 
 __all__ = ["Indexed", "Indexer"]
 
@@ -137,9 +137,23 @@ class Indexer:
             for digest, one in zip(digests, passages, strict=True)
             if digest not in vectors
         }
-        made = await self._embedder.embed(activity, claim.embedding_model, list(missing.values()))
+        made = await self._embedder.embed(
+            activity, claim.embedding_model, list(missing.values()), cut=self._may_cut(claim)
+        )
         vectors.update(zip(missing, made, strict=True))
         return _Slice(passages, digests, [vectors[one] for one in digests], len(missing))
+
+    def _may_cut(self, claim: Claim) -> bool:
+        """Whether a passage that is too long for the model may be embedded by its beginning.
+
+        Where chunks are small enough for the model in general, one that isn't (a table of numbers,
+        long headings, a talkative context) must not fail the whole document; its text stays whole.
+        Where they are larger than the model takes, that is a mistake which is better told.
+        """
+        sizes = claim.chunking.get(claim.chunking.get("type", ""), {})
+        room = room_for_chunks(self._embedder.model(claim.embedding_model))
+        size = sizes.get("max_chunk_size_tokens", ChunkSizes().max_chunk_size_tokens)
+        return room is not None and bool(size <= max(room, 100))
 
     async def _with_contexts(
         self, activity: Activity, contexts: ContextWriter, passages: Sequence[Passage]

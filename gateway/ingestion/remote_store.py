@@ -18,6 +18,7 @@ __all__ = ["Refused", "RemoteFile", "RemoteStore"]
 Attributes = Mapping[str, str | float | bool]
 
 _ATTEMPTS = 8
+_FIRST_ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
@@ -49,6 +50,8 @@ class RemoteStore:
             limits=httpx.Limits(max_connections=64),
         )
         self.id = ""
+        self._answered = False
+        """A gateway that never answered is most likely a wrong address: that is said soon."""
 
     async def find(self, name: str) -> bool:
         """Look for the store of this name, or id. Raises ``Refused`` where several have it."""
@@ -159,7 +162,7 @@ class RemoteStore:
             except _Busy as busy:
                 if attempts == 1:
                     raise
-                if attempt == attempts:
+                if attempt == (attempts if self._answered else _FIRST_ATTEMPTS):
                     raise Refused(str(busy)) from None
                 await asyncio.sleep(busy.pause(attempt))
         raise AssertionError("the last attempt returns or raises")
@@ -172,6 +175,7 @@ class RemoteStore:
         except httpx.TransportError as error:
             why = str(error) or type(error).__name__
             raise _Busy(f"The gateway can't be reached: {why}.", None) from None
+        self._answered = True
         if answer.is_success or (missing_is_fine and answer.status_code == 404):
             return answer
         message = _message(answer)

@@ -68,9 +68,9 @@ class FileBatchService:
             sequence=sequence(),
         )
         async with self._database.begin() as session:
-            await self._files.live_store(session, principal, store_id, lock=True)
+            store = await self._files.live_store(session, principal, store_id, lock=True)
             ids = await self._files.attach_all(
-                session, principal, store_id, planned, activity.traceparent()
+                session, principal, store, planned, activity.traceparent()
             )
             await self._batches.add(session, batch, ids)
             counts = await self._batches.counts(session, principal.project, batch.id)

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import GatewayError, InvalidRequest
+from gateway.embeddings.embedder import room_for_chunks
+from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
 from gateway.routing.catalog import Catalog
 from gateway.vector_stores.schemas import (
     AutoChunking,
@@ -25,6 +26,8 @@ DEFAULT_CONTEXT_PROMPT = (
     "Say in one or two short sentences where in the document the chunk stands and what it is "
     "about, so that a search finds it. Answer with these sentences only."
 )
+_SMALLEST = 100
+"""OpenAI's least ``max_chunk_size_tokens``."""
 _CALL_SECONDS = 120
 _CALLS_AT_ONCE = 4
 
@@ -37,14 +40,14 @@ class ChunkingResolver:
 
     def resolve(
         self, given: ChunkingStrategy | None, param: str = "chunking_strategy"
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any] | None:
         """The strategy with every value in it, as OpenAI's and LlamaStack's objects show it.
 
-        ``auto`` and none at all are static chunks of 800 and 400 tokens. Raises
+        ``None`` for ``auto`` and for none at all: see :meth:`automatic`. Raises
         ``InvalidRequest`` that names the parameter below ``param``.
         """
         if given is None or isinstance(given, AutoChunking):
-            return _shown("static", StaticSizes())
+            return None
         if isinstance(given, StaticChunking):
             sizes = given.static
             if 2 * sizes.chunk_overlap_tokens > sizes.max_chunk_size_tokens:
@@ -57,6 +60,22 @@ class ChunkingResolver:
                 )
             return _shown("static", sizes)
         return _shown("contextual", self._contextual(given.contextual, f"{param}.contextual"))
+
+    def automatic(self, embedding_model: str) -> dict[str, Any]:
+        """Static chunks of 800 tokens, half of them overlap, as at OpenAI; smaller ones where the
+        embedding model takes less.
+        """
+        try:
+            room = room_for_chunks(self._catalog.get(embedding_model))
+        except ModelNotFound:  # not there at the moment; what it takes is found out when it is
+            room = None
+        usual = StaticSizes()
+        if room is None or room >= usual.max_chunk_size_tokens:
+            return _shown("static", usual)
+        size = max(room, _SMALLEST)
+        return _shown(
+            "static", StaticSizes(max_chunk_size_tokens=size, chunk_overlap_tokens=size // 2)
+        )
 
     def _contextual(self, sizes: ContextualSizes, param: str) -> ContextualSizes:
         if sizes.chunk_overlap_tokens >= sizes.max_chunk_size_tokens:

@@ -70,6 +70,8 @@ class ContentService:
     async def _file(
         self, principal: Principal, store_id: str, file_id: str
     ) -> tuple[VectorStoreFileRow, StoreIndex]:
+        # PostgreSQL can't even look for U+0000.
+        store_id, file_id = store_id.replace("\x00", "\ufffd"), file_id.replace("\x00", "\ufffd")
         async with self._database.read() as session:
             store = (
                 await session.execute(

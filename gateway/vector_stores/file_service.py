@@ -50,7 +50,8 @@ class PlannedFile(Struct, frozen=True, kw_only=True):
     param: str
     """The request's parameter that names it."""
     attributes: dict[str, AttributeValue] | None
-    chunking: dict[str, Any]
+    chunking: dict[str, Any] | None
+    """``None`` for what fits the store's embedding model."""
 
 
 class StoreFileService:
@@ -157,7 +158,7 @@ class StoreFileService:
         self,
         session: AsyncSession,
         principal: Principal,
-        store_id: str,
+        store: VectorStoreRow,
         planned: Sequence[PlannedFile],
         traceparent: str | None,
     ) -> list[str]:
@@ -168,12 +169,13 @@ class StoreFileService:
         """
         names = await self.check_uploaded(session, principal, planned)
         there = await self._attachments.of_files(
-            session, principal.project, store_id, [one.file_id for one in planned]
+            session, principal.project, store.id, [one.file_id for one in planned]
         )
         ids, new = [], []
         for one in planned:
             row = there.get(one.file_id)
-            if row is not None and _serves(row, one):
+            chunking = one.chunking or self._chunking.automatic(store.embedding_model)
+            if row is not None and _serves(row, chunking):
                 if one.attributes is not None:
                     await self._attachments.set_attributes(session, row, one.attributes)
             else:
@@ -182,11 +184,11 @@ class StoreFileService:
                 row = VectorStoreFileRow(
                     id=new_id("vsf_"),
                     project=principal.project,
-                    store_id=store_id,
+                    store_id=store.id,
                     sequence=sequence(),
                     file_id=one.file_id,
                     filename=names[one.file_id],
-                    chunking=one.chunking,
+                    chunking=chunking,
                     attributes=one.attributes or {},
                     traceparent=traceparent,
                 )
@@ -207,9 +209,9 @@ class StoreFileService:
         """
         planned = self.plan([wanted], "")
         async with self._database.begin() as session:
-            await self.live_store(session, principal, store_id, lock=True)
+            store = await self.live_store(session, principal, store_id, lock=True)
             [attachment_id] = await self.attach_all(
-                session, principal, store_id, planned, activity.traceparent()
+                session, principal, store, planned, activity.traceparent()
             )
         self._queue.wake()
         self._active.note(principal.project, store_id)
@@ -317,6 +319,6 @@ class StoreFileService:
         )
 
 
-def _serves(row: VectorStoreFileRow, planned: PlannedFile) -> bool:
+def _serves(row: VectorStoreFileRow, chunking: dict[str, Any]) -> bool:
     """Whether what is there already is what is asked for."""
-    return row.status in {"in_progress", "completed"} and row.chunking == planned.chunking
+    return row.status in {"in_progress", "completed"} and row.chunking == chunking

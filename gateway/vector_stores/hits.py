@@ -151,6 +151,8 @@ class HitRepository:
         self._database = database
 
     async def store(self, project: str, store_id: str) -> SearchedStore | None:
+        if "\x00" in store_id:  # which PostgreSQL can't even look for
+            return None
         async with self._database.read() as session:
             rows = await session.execute(_STORE, {"project": project, "store_id": store_id})
             row = rows.first()

@@ -18,7 +18,7 @@ class InsertedMetadata(Struct, frozen=True, kw_only=True):
     chunk_id: Name | None = None
     document_id: Name | None = None
     source: Name | None = None
-    content_token_count: Annotated[int, Meta(ge=0)] | None = None
+    content_token_count: Annotated[int, Meta(ge=0, le=1_000_000_000)] | None = None
 
 
 class InsertedChunk(Struct, frozen=True, kw_only=True):

@@ -36,6 +36,8 @@ _UPSERTED_AT_ONCE = 200
 _ROWS_AT_ONCE = 50
 """In one statement; SQLite once had a limit of 999 variables."""
 _LONGEST_TEXT = 1_000_000
+_LONGEST_DOCUMENT_ID = 2048
+"""In bytes; PostgreSQL takes 2,704 for all columns of an index together."""
 _BYTES_A_TOKEN = 4
 """Where the caller doesn't say how many tokens a chunk has."""
 
@@ -257,9 +259,10 @@ def _ready(given: InsertedChunk, number: int, dimension: int) -> _Ready:
     metadata = given.metadata or {}
     text = _text(given.content, f"{param}.content")
     document_id = metadata.get("document_id") or about.document_id or ""
-    if not isinstance(document_id, str) or "\x00" in document_id or len(document_id) > 1024:
+    if not isinstance(document_id, str) or "\x00" in document_id or _is_long(document_id):
         raise InvalidRequest(
-            f"Invalid '{param}.metadata.document_id': expected a string of up to 1024 characters.",
+            f"Invalid '{param}.metadata.document_id': expected a string of up to "
+            f"{_LONGEST_DOCUMENT_ID} bytes.",
             param=f"{param}.metadata.document_id",
             code="invalid_type",
         )
@@ -280,6 +283,10 @@ def _ready(given: InsertedChunk, number: int, dimension: int) -> _Ready:
         metadata=metadata,
         embedding=given.embedding,
     )
+
+
+def _is_long(document_id: str) -> bool:
+    return len(document_id.encode()) > _LONGEST_DOCUMENT_ID
 
 
 def _text(content: str | dict[str, Any] | list[Any], param: str) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.database.engine import Database
 from gateway.database.identifiers import now
 from gateway.database.tables import VectorStoreRow
+from gateway.errors import UpstreamError
 
 __all__ = ["LastActive"]
 
@@ -73,7 +74,7 @@ class LastActive:
         except asyncio.CancelledError:
             self._noted = {**noted, **self._noted}
             raise
-        except (SQLAlchemyError, OSError) as error:
+        except (UpstreamError, SQLAlchemyError, OSError) as error:
             for key in noted:
                 self._written.pop(key, None)
             logger.warning("The use of vector stores could not be written down: %s", error)

@@ -97,7 +97,7 @@ class CreateVectorStore(Struct, frozen=True, kw_only=True):
     embedding_dimension: int | str | None = None
     provider_id: Annotated[str, Meta(min_length=1, max_length=120)] | None = None
     provider_vector_store_id: (
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] | None
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$(?!\n)")] | None
     ) = None
     """The id that the store is to have."""
 

@@ -102,7 +102,7 @@ class VectorStoreService:
                 session.add(row)
                 await session.flush()
                 attached = await self._files.attach_all(
-                    session, principal, row.id, planned, activity.traceparent()
+                    session, principal, row, planned, activity.traceparent()
                 )
         except IntegrityError:
             raise _taken(row.id) from None

@@ -22,8 +22,9 @@ MAX_FILE_BYTES = 4 * MIB
 
 
 @pytest.fixture(scope="module", params=["openai", "llamastack"])
-async def gateway(request: pytest.FixtureRequest):
+async def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     async with InProcessGateway(
+        data_dir=str(tmp_path_factory.mktemp("files")),
         server={"profile": request.param},
         limits={"max_file_bytes": MAX_FILE_BYTES, "max_concurrent_uploads": 4},
     ) as gateway:

@@ -21,9 +21,10 @@ CATALOG = Catalog(
 )
 
 
-def resolve(given: dict[str, Any] | None) -> dict[str, Any]:
+def resolve(given: dict[str, Any] | None, embedding_model: str = "unknown") -> dict[str, Any]:
     strategy: Any = msgspec.convert(given, ChunkingStrategy | None)
-    return ChunkingResolver(CATALOG).resolve(strategy)
+    resolver = ChunkingResolver(CATALOG)
+    return resolver.resolve(strategy) or resolver.automatic(embedding_model)
 
 
 def static(size: int, overlap: int) -> dict[str, Any]:
@@ -35,6 +36,17 @@ def static(size: int, overlap: int) -> dict[str, Any]:
 def test_what_is_left_out_is_eight_hundred_tokens(given):
     """No strategy, `auto` and empty sizes are all OpenAI's defaults, and are shown as such."""
     assert resolve(given) == static(800, 400)
+
+
+@pytest.mark.parametrize(
+    ("context", "size", "overlap"),
+    [(None, 800, 400), (8192, 800, 400), (1334, 800, 400), (512, 307, 153), (128, 100, 50)],
+)
+def test_automatic_chunks_fit_the_embedding_model(context, size, overlap):
+    """Sixty tokens of a hundred that it takes; headings and another vocabulary need the rest."""
+    backends: Any = [None]
+    model = Model(id="e", backends=backends, kind="embedding", context_length=context)
+    assert ChunkingResolver(Catalog([model])).automatic("e") == static(size, overlap)
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(100, 0), (100, 50), (4096, 2048), (101, 50)])

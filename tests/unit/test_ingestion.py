@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 from gateway.database.engine import Database
 from gateway.database.identifiers import now
@@ -211,6 +212,24 @@ async def test_a_file_without_text_fails(ingestion: Ingestion):
     assert "No text" in (row.error_message or "")
 
 
+async def test_one_chunk_too_long_among_small_ones_is_embedded_by_its_beginning(
+    ingestion: Ingestion,
+):
+    """A table of numbers doesn't fail a document whose chunks suit the model; its text is kept."""
+    store = await ingestion.make_store()
+    text = MANY + "\n\n" + "word " * 100_000
+    attachment = await ingestion.attach(
+        store,
+        await ingestion.make_file(text),
+        chunking={"type": "static", "static": {"max_chunk_size_tokens": 150}},
+    )
+    row = await ingestion.ingest(attachment)
+    assert row.status == "completed"
+    async with ingestion.database.read() as session:
+        longest = (await session.execute(select(func.max(func.length(ChunkRow.text))))).scalar_one()
+    assert longest >= len("word " * 100_000) - 1
+
+
 async def test_too_many_chunks_fail_the_file(database, gateway, tmp_path):
     """The limit is named, and what helps."""
     ingestion = Ingestion(database, tmp_path, gateway, max_chunks=2)
@@ -222,11 +241,15 @@ async def test_too_many_chunks_fail_the_file(database, gateway, tmp_path):
     assert "3 chunks; the limit is 2" in (row.error_message or "")
 
 
-async def test_a_chunk_that_is_too_long_for_the_model_fails_the_file(ingestion: Ingestion):
+async def test_chunks_larger_than_the_model_takes_fail_the_file(ingestion: Ingestion):
     """Nothing of it stays behind, and the message names the setting that helps."""
     store = await ingestion.make_store()
     text = MANY + "\n\n" + "word " * 100_000
-    attachment = await ingestion.attach(store, await ingestion.make_file(text))
+    attachment = await ingestion.attach(
+        store,
+        await ingestion.make_file(text),
+        chunking={"type": "static", "static": {"max_chunk_size_tokens": 100_000}},
+    )
     row = await ingestion.ingest(attachment)
     assert (row.status, row.error_code) == ("failed", "server_error")
     assert "max_chunk_size_tokens" in (row.error_message or "")
