@@ -21,7 +21,6 @@ pytestmark = pytest.mark.anyio
 
 MODEL = "fake-embedding"
 DIMENSION = 384
-ID = "x" * 12
 FORM = "multipart/form-data; boundary=simple"
 
 # Of which every value of a body is replaced by each.
@@ -30,7 +29,6 @@ VALUES: dict[str, bytes] = {
     "true": b"true",
     "zero": b"0",
     "negative": b"-1",
-    "float": b"1.5",
     "64 bits": b"9223372036854775808",
     "400 digits": b"1" * 400,
     "5000 digits": b"1" * 5000,
@@ -39,12 +37,9 @@ VALUES: dict[str, bytes] = {
     "empty": b'""',
     "nul": rb'"a\u0000b"',
     "surrogate": rb'"\udc00"',
-    "surrogate 2": rb'"\ud800 "',
     "long": b'"' + b"a" * 100_000 + b'"',
     "emoji": json.dumps("".join(map(chr, range(0x1F300, 0x1F300 + 1024)))).encode(),
-    "line end": rb'"vs_1\n"',
     "array": b"[]",
-    "array of null": b"[null]",
     "array of nul": rb'["\u0000"]',
     "array of numbers": b"[1e300, 1e39]",
     "object": b"{}",
@@ -52,7 +47,10 @@ VALUES: dict[str, bytes] = {
     "deep": b"[" * 5000 + b"]" * 5000,
     "deep object": b'{"a":' * 5000 + b"1" + b"}" * 5000,
 }
-IDS = ["%00", "%ED%A0%80", "%FF", "a" * 60_000, "'; DROP TABLE files; --", "%0A"]
+COMPARED = ("64 bits", "400 digits", "nul", "surrogate", "long", "emoji", "odd object")
+"""What databases see differently; the rest is refused before, whichever it is."""
+
+IDS = ["%00", "%ED%A0%80", "%FF", "a" * 20_000, "'; DROP TABLE files; --", "%0A"]
 QUERIES = [
     f"{name}={value}"
     for name, values in {
@@ -97,6 +95,7 @@ async def running(
             discover=[embedding.url],
             models=[MODEL],
             data_dir=str(tmp_path_factory.mktemp("junk")),
+            traced=False,
             ingestion={"embedded_worker": False, "attach_wait_seconds": 0},
             **sections,
         ) as started:
@@ -208,9 +207,9 @@ def bodies(there: dict[str, str]) -> dict[str, Any]:
                 "mode": "hybrid",
                 "max_chunks": 5,
                 "score_threshold": 0.1,
-                "filters": filters,
+                "filters": {"type": "eq", "key": "a", "value": 1},
                 "reranker_type": "rrf",
-                "reranker_params": ranking,
+                "reranker_params": {"impact_factor": 60},
             },
         },
         "/v1/vector-io/insert": {
@@ -264,7 +263,15 @@ def spoiled(body: Any, junk: bytes) -> list[tuple[str, bytes]]:
     return made
 
 
-@pytest.mark.parametrize("junk", VALUES)
+@pytest.mark.parametrize(
+    ("sections", "junk"),
+    [
+        *(("postgresql", junk) for junk in VALUES),
+        *(("sqlite", junk) for junk in COMPARED),
+    ],
+    indirect=["sections"],
+    scope="module",
+)
 async def test_no_value_of_a_body_is_a_fault_of_the_gateway(http, there, junk):
     """Each value of each body in turn is what no caller should send."""
     for path, body in bodies(there).items():
@@ -280,7 +287,7 @@ async def test_no_id_in_a_path_is_a_fault_of_the_gateway(running, http, there):
     known = bodies(there)
     for route in running.application.litestar.routes:
         names = [one for one in route.path_components if not isinstance(one, str)]
-        if not names or "models" in route.path:
+        if not names or "models" in route.path or "/openai/" in route.path:
             continue
         for method in set(route.methods) - {"OPTIONS"}:
             odd = [[junk] * len(names) for junk in IDS]
@@ -320,11 +327,11 @@ async def test_no_query_parameter_is_a_fault_of_the_gateway(http, there):
         without_defects(await http.get(f"{path}?{query}"), f"{path}?{query[:100]}")
 
 
+@pytest.mark.parametrize("sections", ["postgresql"], indirect=True, scope="module")
 @pytest.mark.parametrize(
     "content_type",
     [
         None,
-        "",
         "text/plain",
         "multipart/form-data",
         "multipart/form-data; boundary=",
@@ -371,6 +378,7 @@ FIELDS: list[tuple[str, bytes]] = [
 ]
 
 
+@pytest.mark.parametrize("sections", ["postgresql"], indirect=True, scope="module")
 async def test_no_field_of_a_form_is_a_fault_of_the_gateway(http, there):
     """In front of the file and behind it, alone and together."""
     paths = {
