@@ -65,8 +65,12 @@ test: setup vllm ## All tests, with real vLLM (ARGS= goes to pytest)
 	@$(PY) -m pytest tests $(ARGS)
 
 .PHONY: test-fast
-test-fast: setup ## All tests that need no real systems (ARGS= goes to pytest)
+test-fast: setup ## All tests but those with real vLLM and the client libraries (ARGS= goes to pytest)
 	@$(PY) -m pytest tests --ignore=tests/real $(ARGS)
+
+.PHONY: retrieval
+retrieval: setup vllm ## Ask a small handbook 42 questions in every way of searching, and print what is found
+	@$(PY) -m pytest -s -q tests/real/test_retrieval.py $(ARGS)
 
 .PHONY: soak-ingestion
 soak-ingestion: setup ## Kill the ingestion worker 3000 times (KILLS=), and see that nothing is lost

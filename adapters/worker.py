@@ -180,6 +180,10 @@ class Worker:
             if running.lost or self._ending:
                 raise
             logger.warning("%s %s cancelled itself", job.kind, job.id)
+        except UpstreamError as error:  # a system that is away, in words: no trace is needed
+            logger.warning(
+                "%s %s failed in attempt %d: %s", job.kind, job.id, job.attempt, error.message
+            )
         except Exception:
             logger.exception("%s %s failed in attempt %d", job.kind, job.id, job.attempt)
         else:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import logging
 import os
 import resource
 import shutil
@@ -26,6 +27,8 @@ from gateway.settings import ServerSettings, Settings
 
 if TYPE_CHECKING:
     from gateway.app import Application
+
+logger = logging.getLogger(__name__)
 
 CONFIG_VARIABLE = "UNDERSTUDY_CONFIG"
 """Where worker processes find the configuration file."""
@@ -75,7 +78,9 @@ async def _work(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
     async with application.working():
+        logger.info("Working on files, %d at once", settings.ingestion.workers)
         await end.wait()
+        logger.info("Ending: what is in work goes back to the queue")
 
 
 def build(settings: Settings) -> Any:

@@ -87,6 +87,7 @@ class Stateful:
             settings.limits,
             settings.retention,
         )
+        self.search = self._search()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -108,7 +109,7 @@ class Stateful:
             *file_processor_routes(processor, self.intake),
             *self._vector_store_routes(),
             *search_routes(
-                self._search(),
+                self.search,
                 ContentService(self._state.database, self._state.index, self._profile),
             ),
         ]

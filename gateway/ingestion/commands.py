@@ -12,6 +12,7 @@ import click
 import msgspec
 
 if TYPE_CHECKING:
+    from gateway.ingestion.folder import LocalFile
     from gateway.ingestion.upload_folder import Action, Outcome
 
 __all__ = ["ingest"]
@@ -20,6 +21,7 @@ _DONE: dict[Action, str] = {
     "add": "added",
     "replace": "replaced",
     "retry": "tried again",
+    "chunk": "chunked anew",
     "describe": "attributes changed",
     "wait": "waited for",
     "skip": "unchanged",
@@ -82,16 +84,15 @@ def ingest(
     """
     # Here, so that other commands start without them.
     from gateway.ingestion.bars import Bars
-    from gateway.ingestion.folder import find_files
     from gateway.ingestion.remote_store import Refused, RemoteStore
     from gateway.ingestion.upload_folder import FolderUpload, Outcome
 
     given = dict(_attribute(one) for one in attributes)
     chunking = _chunking(chunk_size, overlap)
-    try:
-        files = find_files(paths)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from None
+    files = _files(paths)
+    if not files:
+        click.echo("There are no files to ingest.")
+        return
 
     async def run() -> list[Outcome]:
         async with RemoteStore(base_url, api_key) as remote:
@@ -120,6 +121,15 @@ def ingest(
             click.echo(f"{one.action:9} {one.file.name}")
         return
     _summarise(outcomes)
+
+
+def _files(paths: tuple[Path, ...]) -> list[LocalFile]:
+    from gateway.ingestion.folder import find_files
+
+    try:
+        return find_files(paths)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _summarise(outcomes: list[Outcome]) -> None:

@@ -35,6 +35,8 @@ class RemoteFile(Struct, frozen=True, kw_only=True):
     file_id: str
     status: str
     attributes: dict[str, Any]
+    chunking: dict[str, Any] | None
+    """Its ``chunking_strategy``."""
     error: str | None
 
 
@@ -54,11 +56,17 @@ class RemoteStore:
         """A gateway that never answered is most likely a wrong address: that is said soon."""
 
     async def find(self, name: str) -> bool:
-        """Look for the store of this name, or id. Raises ``Refused`` where several have it."""
-        if name.startswith("vs_"):
-            found = [one async for one in self._pages("vector_stores") if one["id"] == name]
-        else:
-            found = [one async for one in self._pages("vector_stores") if one["name"] == name]
+        """Look for the store of this id or name. Raises ``Refused`` where several have the name,
+        and for an id that no store has.
+        """
+        stores = [one async for one in self._pages("vector_stores")]
+        found = [one for one in stores if one["id"] == name]
+        found = found or [one for one in stores if one["name"] == name]
+        if not found and name.startswith("vs_"):
+            raise Refused(
+                f"There is no vector store '{name}', and none is made under a name that begins "
+                "with 'vs_', as ids do."
+            )
         if len(found) > 1:
             ids = ", ".join(one["id"] for one in found)
             raise Refused(f"Several vector stores are named '{name}': {ids}. Give --store an id.")
@@ -219,8 +227,11 @@ def _retry_after(answer: httpx.Response) -> float | None:
 
 def _message(answer: httpx.Response) -> str:
     try:
-        return str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+        error = answer.json()["error"]
+        if error.get("code") == "unknown_url":
+            return f"There is no such API at {answer.request.url}. Does the base URL end in /v1?"
+        return str(error["message"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{answer.status_code} {answer.reason_phrase} from {answer.request.url}"
 
 
@@ -230,5 +241,6 @@ def _remote(body: Mapping[str, Any]) -> RemoteFile:
         file_id=body["id"],
         status=body["status"],
         attributes=dict(body.get("attributes") or {}),
+        chunking=body.get("chunking_strategy"),
         error=error["message"] if error else None,
     )

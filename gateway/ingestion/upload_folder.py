@@ -16,7 +16,7 @@ from gateway.ingestion.remote_store import Refused, RemoteFile, RemoteStore
 
 __all__ = ["Action", "FolderUpload", "Outcome", "Watcher"]
 
-Action = Literal["add", "replace", "retry", "describe", "wait", "skip"]
+Action = Literal["add", "replace", "retry", "chunk", "describe", "wait", "skip"]
 
 _LONGEST_ATTRIBUTE = 512
 
@@ -118,6 +118,8 @@ class FolderUpload:
                 action = "wait"
             elif last.status != "completed":
                 action = "retry"
+            elif self._chunking is not None and last.chunking != self._chunking:
+                action = "chunk"
             else:
                 action = "skip" if last.attributes == attributes else "describe"
             old = [*(one for one in old if one is not last), last]
@@ -133,6 +135,10 @@ class FolderUpload:
                 await self._store.set_attributes(done.file_id, plan.attributes)
             case "wait":
                 done = await self._store.wait(plan.old[-1].file_id)
+            case "chunk":  # the gateway does it anew for another size
+                done = await self._store.attach(
+                    plan.old[-1].file_id, plan.attributes, self._chunking
+                )
             case "retry":
                 done = plan.old[-1]
                 await self._store.detach(done.file_id)

@@ -148,12 +148,22 @@ class AttachmentRepository:
         attributes: Mapping[str, AttributeValue],
     ) -> None:
         """These and no others, from the commit on. The row is locked by the caller."""
-        if _same(row.attributes, attributes):
-            return
-        row.attributes = dict(attributes)
-        await session.execute(delete(AttributeRow).where(AttributeRow.attachment_id == row.id))
-        session.add_all(_attribute_rows(row, attributes))
-        await session.flush()
+        await self.set_attributes_of_many(session, [(row, attributes)])
+
+    async def set_attributes_of_many(
+        self,
+        session: AsyncSession,
+        wanted: Sequence[tuple[VectorStoreFileRow, Mapping[str, AttributeValue]]],
+    ) -> None:
+        """The same for several rows at once."""
+        changed = [(row, given) for row, given in wanted if not _same(row.attributes, given)]
+        for some in _portions([row.id for row, _ in changed]):
+            await session.execute(delete(AttributeRow).where(AttributeRow.attachment_id.in_(some)))
+        for row, attributes in changed:
+            row.attributes = dict(attributes)
+            session.add_all(_attribute_rows(row, attributes))
+        if changed:
+            await session.flush()
 
     async def cancel(
         self, session: AsyncSession, project: str, attachment_ids: Sequence[str]

@@ -171,13 +171,13 @@ class StoreFileService:
         there = await self._attachments.of_files(
             session, principal.project, store.id, [one.file_id for one in planned]
         )
-        ids, new = [], []
+        ids, new, changed = [], [], []
         for one in planned:
             row = there.get(one.file_id)
             chunking = one.chunking or self._chunking.automatic(store.embedding_model)
             if row is not None and _serves(row, chunking):
                 if one.attributes is not None:
-                    await self._attachments.set_attributes(session, row, one.attributes)
+                    changed.append((row, one.attributes))
             else:
                 if row is not None:
                     await self._remove(session, row)
@@ -194,6 +194,7 @@ class StoreFileService:
                 )
                 new.append(row)
             ids.append(row.id)
+        await self._attachments.set_attributes_of_many(session, changed)
         await session.flush()  # what is replaced makes way first
         await self._attachments.add(session, new)
         for row in new:

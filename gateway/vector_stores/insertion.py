@@ -7,11 +7,10 @@ succeeds; one that breaks off leaves what nobody finds, and the same insert agai
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,7 +25,8 @@ from gateway.observability.activity import Activity
 from gateway.ports import IndexedChunk, VectorIndex
 from gateway.vector_stores.attachments import AttachmentRepository
 from gateway.vector_stores.file_service import StoreFileService
-from gateway.vector_stores.insert_schemas import InsertChunks, InsertedChunk, InsertedMetadata
+from gateway.vector_stores.insert_checks import ReadyChunk, check_chunks, sha256
+from gateway.vector_stores.insert_schemas import InsertChunks
 from gateway.vector_stores.properties import MAX_KEY, MAX_PROPERTIES, MAX_VALUE, AttributeValue
 from gateway.vector_stores.repository import index_of
 
@@ -35,27 +35,6 @@ __all__ = ["ChunkInsertion"]
 _UPSERTED_AT_ONCE = 200
 _ROWS_AT_ONCE = 50
 """In one statement; SQLite once had a limit of 999 variables."""
-_LONGEST_TEXT = 1_000_000
-_LONGEST_DOCUMENT_ID = 2048
-"""In bytes; PostgreSQL takes 2,704 for all columns of an index together."""
-_BYTES_A_TOKEN = 4
-"""Where the caller doesn't say how many tokens a chunk has."""
-
-
-class _Ready(Struct, frozen=True, kw_only=True):
-    """A chunk of the request, checked."""
-
-    document_id: str
-    chunk_id: str
-    """The caller's, or made from document and text as LlamaStack does."""
-    text: str
-    tokens: int
-    source: str
-    metadata: dict[str, Any]
-    embedding: Sequence[float] | None
-
-    def row_id(self, attachment_id: str) -> str:
-        return f"{attachment_id}-{_sha256(self.chunk_id)[:24]}"
 
 
 class ChunkInsertion:
@@ -97,9 +76,8 @@ class ChunkInsertion:
             )
         async with self._database.read() as session:
             store = await self._files.live_store(session, principal, store_id)
-        chunks = _unique(
-            _ready(one, number, store.dimension) for number, one in enumerate(wanted.chunks)
-        )
+        # Tens of megabytes may have to be read and hashed.
+        chunks = await asyncio.to_thread(check_chunks, wanted.chunks, store.dimension)
         if not chunks:
             return
         vectors = await self._vectors(activity, store, chunks)
@@ -108,7 +86,7 @@ class ChunkInsertion:
         await self._write(principal, store_id, attachments, chunks)
 
     async def _vectors(
-        self, activity: Activity, store: VectorStoreRow, chunks: Sequence[_Ready]
+        self, activity: Activity, store: VectorStoreRow, chunks: Sequence[ReadyChunk]
     ) -> list[Sequence[float]]:
         """The caller's, and the store's model's for chunks without one."""
         missing = [one.text for one in chunks if one.embedding is None]
@@ -116,7 +94,7 @@ class ChunkInsertion:
         return [next(made) if one.embedding is None else one.embedding for one in chunks]
 
     async def _attach(
-        self, principal: Principal, store_id: str, chunks: Sequence[_Ready]
+        self, principal: Principal, store_id: str, chunks: Sequence[ReadyChunk]
     ) -> dict[str, str]:
         """The attachments of these chunks' documents, made where there are none.
 
@@ -148,7 +126,7 @@ class ChunkInsertion:
         self,
         store: VectorStoreRow,
         attachments: Mapping[str, str],
-        chunks: Sequence[_Ready],
+        chunks: Sequence[ReadyChunk],
         vectors: Sequence[Sequence[float]],
     ) -> None:
         place = index_of(store)
@@ -170,59 +148,55 @@ class ChunkInsertion:
         principal: Principal,
         store_id: str,
         attachments: Mapping[str, str],
-        chunks: Sequence[_Ready],
+        chunks: Sequence[ReadyChunk],
     ) -> None:
         """The chunks' rows, and with them the attachments, are there for searches."""
-        by_document: dict[str, list[_Ready]] = {}
+        by_document: dict[str, list[ReadyChunk]] = {}
         for one in chunks:
             by_document.setdefault(one.document_id, []).append(one)
         async with self._database.begin() as session:
             await self._files.live_store(session, principal, store_id, lock=True)
             there = await self._documents(session, principal, store_id, list(by_document))
+            written: list[tuple[VectorStoreFileRow, list[ReadyChunk]]] = []
             for document_id, some in by_document.items():
                 row = there.get(document_id)
                 if row is None or row.id != attachments[document_id]:
                     raise self._files.no_store(store_id)  # emptied while this was at work
-                await self._write_chunks(session, row, some)
-                attributes = _common(one.metadata for one in some)
-                if row.status == "completed":  # what all of its chunks have in common
-                    attributes = _common([attributes, row.attributes])
-                await self._attachments.set_attributes(session, row, attributes)
+                written.append((row, some))
+            await self._write_chunks(session, written)
+            await self._attachments.set_attributes_of_many(
+                session, [(row, _in_common(row, some)) for row, some in written]
+            )
+            for row, _ in written:
                 row.status, row.finished_at = "completed", now()
-                await session.flush()
+            await session.flush()
+            for some_ids in _portions([row.id for row, _ in written]):
                 await session.execute(
                     update(VectorStoreFileRow)
-                    .where(VectorStoreFileRow.id == row.id)
-                    .values(usage_bytes=_stored_bytes(row.id))
+                    .where(
+                        VectorStoreFileRow.project == principal.project,
+                        VectorStoreFileRow.id.in_(some_ids),
+                    )
+                    .values(usage_bytes=_stored_bytes())
                     .execution_options(synchronize_session=False)
                 )
 
     async def _write_chunks(
-        self, session: AsyncSession, row: VectorStoreFileRow, chunks: Sequence[_Ready]
+        self, session: AsyncSession, written: Sequence[tuple[VectorStoreFileRow, list[ReadyChunk]]]
     ) -> None:
         """Put these in place of those with the same id; new ones follow what is there."""
-        last = await session.execute(
-            select(func.max(ChunkRow.position)).where(ChunkRow.attachment_id == row.id)
-        )
-        highest = last.scalar_one_or_none()
-        start = 0 if highest is None else highest + 1
+        highest: dict[str, int] = {}
+        for some_ids in _portions([row.id for row, _ in written]):
+            found = await session.execute(
+                select(ChunkRow.attachment_id, func.max(ChunkRow.position))
+                .where(ChunkRow.attachment_id.in_(some_ids))
+                .group_by(ChunkRow.attachment_id)
+            )
+            highest |= {attachment_id: position for attachment_id, position in found}  # noqa: C416
         values = [
-            {
-                "id": one.row_id(row.id),
-                "project": row.project,
-                "store_id": row.store_id,
-                "attachment_id": row.id,
-                "position": start + number,
-                "text": one.text,
-                # Nobody knows what made a caller's vector: it must not serve for another text.
-                "digest": _sha256(f"inserted\n{one.row_id(row.id)}"),
-                "tokens": one.tokens,
-                "headings": [],
-                "pages": [],
-                "external_id": one.chunk_id,
-                "metadata_": one.metadata,
-            }
-            for number, one in enumerate(chunks)
+            _values(row, one, position)
+            for row, some in written
+            for position, one in enumerate(some, highest.get(row.id, -1) + 1)
         ]
         for at in range(0, len(values), _ROWS_AT_ONCE):
             statement = self._insert(ChunkRow).values(values[at : at + _ROWS_AT_ONCE])
@@ -253,68 +227,6 @@ class ChunkInsertion:
         return found
 
 
-def _ready(given: InsertedChunk, number: int, dimension: int) -> _Ready:
-    param = f"chunks[{number}]"
-    about = given.chunk_metadata or InsertedMetadata()
-    metadata = given.metadata or {}
-    text = _text(given.content, f"{param}.content")
-    document_id = metadata.get("document_id") or about.document_id or ""
-    if not isinstance(document_id, str) or "\x00" in document_id or _is_long(document_id):
-        raise InvalidRequest(
-            f"Invalid '{param}.metadata.document_id': expected a string of up to "
-            f"{_LONGEST_DOCUMENT_ID} bytes.",
-            param=f"{param}.metadata.document_id",
-            code="invalid_type",
-        )
-    if given.embedding is not None and len(given.embedding) != dimension:
-        raise InvalidRequest(
-            f"Invalid '{param}.embedding': the vector store holds vectors of dimension "
-            f"{dimension}, but got one of {len(given.embedding)} instead.",
-            param=f"{param}.embedding",
-            code="invalid_value",
-        )
-    named = given.chunk_id or given.stored_chunk_id or about.chunk_id
-    return _Ready(
-        document_id=document_id,
-        chunk_id=named or _sha256(f"{document_id}\n{text}")[:32],
-        text=text,
-        tokens=about.content_token_count or -(-len(text.encode()) // _BYTES_A_TOKEN),
-        source=about.source or document_id,
-        metadata=metadata,
-        embedding=given.embedding,
-    )
-
-
-def _is_long(document_id: str) -> bool:
-    return len(document_id.encode()) > _LONGEST_DOCUMENT_ID
-
-
-def _text(content: str | dict[str, Any] | list[Any], param: str) -> str:
-    """What is text of it. Raises ``InvalidRequest`` where anything else is there, or nothing."""
-    parts = content if isinstance(content, list) else [content]
-    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-    text = "\n".join(one for one in texts if isinstance(one, str))
-    if not all(isinstance(one, str) for one in texts) or not text.strip() or "\x00" in text:
-        raise InvalidRequest(
-            f"Invalid '{param}': expected text that isn't empty and has no U+0000.",
-            param=param,
-            code="invalid_value",
-        )
-    if len(text) > _LONGEST_TEXT:
-        raise InvalidRequest(
-            f"Invalid '{param}': expected at most {_LONGEST_TEXT} characters, but got {len(text)} "
-            "instead.",
-            param=param,
-            code="string_above_max_length",
-        )
-    return text
-
-
-def _unique(chunks: Iterable[_Ready]) -> list[_Ready]:
-    """Of chunks with the same document and id, the last one."""
-    return list({(one.document_id, one.chunk_id): one for one in chunks}.values())
-
-
 def _common(properties: Iterable[Mapping[str, Any]]) -> dict[str, AttributeValue]:
     """What filters can find: the plain values that all of these have in common, 16 at most."""
     first, *others = properties
@@ -331,18 +243,44 @@ def _common(properties: Iterable[Mapping[str, Any]]) -> dict[str, AttributeValue
     return dict(list(shared.items())[:MAX_PROPERTIES])
 
 
+def _in_common(row: VectorStoreFileRow, chunks: Sequence[ReadyChunk]) -> dict[str, AttributeValue]:
+    """Of all chunks of a document: these, and what is there already."""
+    attributes = _common(one.metadata for one in chunks)
+    return _common([attributes, row.attributes]) if row.status == "completed" else attributes
+
+
+def _values(row: VectorStoreFileRow, chunk: ReadyChunk, position: int) -> dict[str, Any]:
+    """The columns of a chunk's row."""
+    return {
+        "id": chunk.row_id(row.id),
+        "project": row.project,
+        "store_id": row.store_id,
+        "attachment_id": row.id,
+        "position": position,
+        "text": chunk.text,
+        # Nobody knows what made a caller's vector: it must not serve for another text.
+        "digest": sha256(f"inserted\n{chunk.row_id(row.id)}"),
+        "tokens": chunk.tokens,
+        "headings": [],
+        "pages": [],
+        "external_id": chunk.chunk_id,
+        "metadata_": chunk.metadata,
+    }
+
+
 def _alike(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _stored_bytes(attachment_id: str) -> Any:
-    """Of the texts; SQL counts characters, which is near enough for a size to be shown."""
+def _stored_bytes() -> Any:
+    """Of an attachment's texts; SQL counts characters, near enough for a size to be shown."""
     return (
         select(func.coalesce(func.sum(func.length(ChunkRow.text)), 0))
-        .where(ChunkRow.attachment_id == attachment_id)
+        .where(ChunkRow.attachment_id == VectorStoreFileRow.id)
+        .correlate(VectorStoreFileRow)
         .scalar_subquery()
     )
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _portions(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[at : at + _UPSERTED_AT_ONCE] for at in range(0, len(ids), _UPSERTED_AT_ONCE)]

@@ -129,8 +129,8 @@ async def main() -> None:
 
 async def _measure(application: Application, *, real: bool) -> None:
     index = Timed(application.state.index if real else InstantIndex())
-    application.search._index = index  # type: ignore[assignment]
-    application.search._embedder = InstantEmbedder()  # type: ignore[assignment]
+    application.stateful.search._index = index  # type: ignore[assignment]
+    application.stateful.search._embedder = InstantEmbedder()  # type: ignore[assignment]
     keyword = (await index.features()).keyword
     print("| search | whole p50 | index p50 | gateway p50 | p10 | p95 | CPU, mean |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

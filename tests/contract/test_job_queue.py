@@ -16,6 +16,7 @@ from sqlalchemy import text
 from adapters.procrastinate.schema import QueueOutdated, install
 from adapters.worker import Timing, Worker
 from gateway.database.engine import Database
+from gateway.errors import UpstreamUnavailable
 from gateway.ports import Handler, Job, JobQueue, TryAgain
 from gateway.settings import DatabaseSettings
 from tests.support.databases import open_database
@@ -297,6 +298,24 @@ async def test_a_failing_job_is_tried_again_with_growing_pauses(replica: Replica
     first, second = (failing.times[1] - failing.times[0], failing.times[2] - failing.times[1])
     assert 0.7 <= first < 10
     assert 1.4 <= second < 10
+
+
+async def test_an_outage_is_logged_in_a_line(replica: Replica, caplog: pytest.LogCaptureFixture):
+    """A system that is away is no fault in the code, so a trace would only hide what is."""
+    failing = Recorder()
+
+    async def handler(job: Job) -> None:
+        await failing(job)
+        if job.attempt == 1:
+            raise UpstreamUnavailable("The database can't be reached at the moment.")
+
+    await replica.put("failing", {})
+    async with replica.working(1, failing=handler):
+        await replica.done()
+    [record] = [one for one in caplog.records if "failed in attempt 1" in one.message]
+    assert record.levelname == "WARNING"
+    assert record.message.endswith("The database can't be reached at the moment.")
+    assert record.exc_info is None
 
 
 async def test_a_handler_that_cancels_itself_is_tried_again(replica: Replica):

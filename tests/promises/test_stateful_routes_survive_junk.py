@@ -26,8 +26,6 @@ FORM = "multipart/form-data; boundary=simple"
 # Of which every value of a body is replaced by each.
 VALUES: dict[str, bytes] = {
     "null": b"null",
-    "true": b"true",
-    "zero": b"0",
     "negative": b"-1",
     "64 bits": b"9223372036854775808",
     "400 digits": b"1" * 400,
@@ -45,9 +43,8 @@ VALUES: dict[str, bytes] = {
     "object": b"{}",
     "odd object": rb'{"\u0000": "\u0000", "": 1, "type": [], "key": {}}',
     "deep": b"[" * 5000 + b"]" * 5000,
-    "deep object": b'{"a":' * 5000 + b"1" + b"}" * 5000,
 }
-COMPARED = ("64 bits", "400 digits", "nul", "surrogate", "long", "emoji", "odd object")
+COMPARED = ("64 bits", "400 digits", "nul", "odd object")
 """What databases see differently; the rest is refused before, whichever it is."""
 
 IDS = ["%00", "%ED%A0%80", "%FF", "a" * 20_000, "'; DROP TABLE files; --", "%0A"]
@@ -333,12 +330,9 @@ async def test_no_query_parameter_is_a_fault_of_the_gateway(http, there):
     [
         None,
         "text/plain",
-        "multipart/form-data",
         "multipart/form-data; boundary=",
         "multipart/form-data; boundary=\xff\xfe",
         'multipart/form-data; boundary="a\\"b',
-        "multipart/form-data; boundary=" + "b" * 5000,
-        "application/json; charset=utf-16",
         FORM,
     ],
 )
@@ -351,7 +345,7 @@ async def test_no_content_type_is_a_fault_of_the_gateway(http, there, content_ty
         f"/v1/uploads/{there['upload']}/parts",
         "/v1alpha/file-processors/process",
     ]
-    for path, content in itertools.product(paths, [b"", b"{}", b"\xff\xfe\x00", b"--simple\r\n"]):
+    for path, content in itertools.product(paths, [b"", b"\xff\xfe\x00", b"--simple\r\n"]):
         answer = await http.post(path, content=content, headers=given)
         without_defects(answer, f"{path} {content_type!r} {content!r}")
         if content == b"\xff\xfe\x00":
@@ -373,7 +367,7 @@ FIELDS: list[tuple[str, bytes]] = [
     ('name=""', b""),
     ("", b""),
     ('name="file"; filename="\x00\x01"', b"a"),
-    ('name="file"; filename*=UTF-8\'\'%00%FF', b"a"),
+    ("name=\"file\"; filename*=UTF-8''%00%FF", b"a"),
     ('name="data"; filename="a"', b""),
 ]
 
@@ -389,7 +383,5 @@ async def test_no_field_of_a_form_is_a_fault_of_the_gateway(http, there):
     for (path, file), odd in itertools.product(paths.items(), FIELDS):
         whole = (f'name="{file}"; filename="a.txt"', b"text")
         for parts in ([odd], [odd, whole], [whole, odd]):
-            answer = await http.post(
-                path, content=form(*parts), headers={"content-type": FORM}
-            )
+            answer = await http.post(path, content=form(*parts), headers={"content-type": FORM})
             without_defects(answer, f"{path} {parts}")

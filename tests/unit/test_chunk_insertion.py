@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import event
 
 from gateway.database.engine import Database
 from gateway.database.tables import AttributeRow, ChunkRow, VectorStoreFileRow
@@ -114,6 +115,9 @@ async def test_content_may_come_in_parts(stores):
         (chunk({"type": "image", "image": {}}), "chunks[1].content"),
         (chunk("a\x00b"), "chunks[1].content"),
         (chunk("x", metadata={"document_id": 7}), "chunks[1].metadata.document_id"),
+        (chunk("x", metadata={"document_id": "\u00e4" * 1025}), "chunks[1].metadata.document_id"),
+        (chunk("x") | {"embedding": [0.0, 1e39, 0.0]}, "chunks[1].embedding"),
+        (chunk("x") | {"embedding": [0.0, 0.0, -1e300]}, "chunks[1].embedding"),
     ],
 )
 async def test_a_chunk_that_cannot_be_kept_refuses_the_insert(stores, given, param):
@@ -174,3 +178,25 @@ async def test_many_chunks_at_once_are_kept(stores):
     await insert(stores, store.id, *(chunk(f"text {n}", chunk_id=f"c{n}") for n in range(501)))
     assert len(await stores.rows(ChunkRow)) == 501
     assert len(stores.index.chunks[store.id]) == 501
+
+
+async def test_a_document_for_each_chunk_is_no_statement_for_each(stores):
+    """Many small documents at once must not keep others from writing for long."""
+    store = await stores.make()
+    chunks = [chunk("x", metadata={"document_id": f"d{n}", "n": n}) for n in range(400)]
+    statements: list[str] = []
+
+    def count(_: Any, __: Any, statement: str, *___: Any) -> None:
+        statements.append(statement)
+
+    engine = stores.database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", count)
+    await insert(stores, store.id, *chunks)
+    event.remove(engine, "before_cursor_execute", count)
+    assert len(statements) < 80
+    rows = await stores.rows(VectorStoreFileRow)
+    assert {row.document_id: row.attributes["n"] for row in rows} == {
+        f"d{n}": n for n in range(400)
+    }
+    assert {(row.status, row.usage_bytes) for row in rows} == {("completed", 1)}
+    assert len(await stores.rows(AttributeRow)) == 800

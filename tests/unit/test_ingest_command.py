@@ -95,6 +95,47 @@ async def test_a_second_run_does_only_what_is_needed(gateway: InProcessGateway, 
     assert lamp["attributes"]["draft"] is True
 
 
+async def test_another_chunk_size_is_applied(gateway: InProcessGateway, folder: Path):
+    """The same files are chunked anew; without an option they stay as they are."""
+    await ingest(gateway, folder, "--store", "sizes", "--chunk-size", 200)
+    before = await stored(gateway, "sizes")
+    result = await ingest(gateway, folder, "--store", "sizes", "--chunk-size", 120)
+    assert "2 chunked anew" in result.output
+    after = await stored(gateway, "sizes")
+    for path, file in after.items():
+        assert file["status"] == "completed"
+        assert file["id"] == before[path]["id"]
+        assert file["chunking_strategy"]["static"]["max_chunk_size_tokens"] == 120
+    for options in (["--chunk-size", 120], []):
+        result = await ingest(gateway, folder, "--store", "sizes", *options)
+        assert result.output.startswith("2 unchanged"), options
+
+
+async def test_an_id_that_is_not_there_makes_no_store(gateway: InProcessGateway, folder: Path):
+    """A mistyped id is said; it doesn't become the name of a new store."""
+    result = await ingest(gateway, folder, "--store", "vs_mistyped")
+    assert result.exit_code == 1
+    assert "There is no vector store 'vs_mistyped'" in result.output
+    async with gateway.client() as client:
+        stores = (await client.get("/v1/vector_stores?limit=100")).json()["data"]
+    assert "vs_mistyped" not in {one["name"] for one in stores}
+
+
+async def test_a_base_url_without_v1_is_said(gateway: InProcessGateway, folder: Path):
+    """The answer's 404 says nothing about what to change."""
+    command = ["ingest", str(folder), "--store", "x", "--base-url", gateway.base_url + "/nowhere"]
+    result = await asyncio.to_thread(CliRunner().invoke, main, command)
+    assert result.exit_code == 1
+    assert "Does the base URL end in /v1?" in result.output
+
+
+async def test_an_empty_folder_is_said(gateway: InProcessGateway, tmp_path: Path):
+    """Nothing to do is no failure, and makes no store."""
+    result = await ingest(gateway, tmp_path, "--store", "x")
+    assert result.exit_code == 0
+    assert result.output == "There are no files to ingest.\n"
+
+
 async def test_a_file_that_fails_is_told_and_tried_again(gateway: InProcessGateway, folder: Path):
     """The others go in; the status is 1; the next run takes up only what failed."""
     (folder / "empty.txt").write_text(" \n")

@@ -11,7 +11,13 @@ from gateway.database.engine import Database
 from gateway.database.identifiers import now
 from gateway.database.paging import PageRequest
 from gateway.database.tables import VectorStoreFileRow, VectorStoreRow
-from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
+from gateway.errors import (
+    Conflict,
+    GatewayError,
+    InvalidRequest,
+    NotFound,
+    UpstreamUnavailable,
+)
 from gateway.vector_stores.schemas import ExpiresAfter, FileCounts, UpdateVectorStore
 from tests.support.stores import DIMENSION, Stores
 
@@ -266,6 +272,25 @@ async def test_attaching_puts_expiry_off(stores):
     shown = await stores.stores.get(stores.principal, store.id)
     assert shown.last_active_at > old
     assert shown.expires_at == shown.last_active_at + 7 * 24 * 3600
+
+
+async def test_a_database_that_is_away_stops_no_notes_of_use(stores, monkeypatch):
+    """A store in use must not expire because a use could not be written once."""
+    store = await stores.make(expires_after=WEEK)
+    old = now() - 1000
+    async with stores.database.begin() as session:
+        await session.execute(update(VectorStoreRow).values(last_active_at=old))
+
+    def away() -> Any:
+        raise UpstreamUnavailable("The database can't be reached at the moment.")
+
+    stores.active.note(stores.principal.project, store.id)
+    with monkeypatch.context() as patch:
+        patch.setattr(stores.database, "begin", away)
+        await stores.active.write()
+    stores.active.note(stores.principal.project, store.id)
+    await stores.active.write()
+    assert (await stores.stores.get(stores.principal, store.id)).last_active_at > old
 
 
 async def test_a_deleted_store_is_gone_at_once(stores):

@@ -1,0 +1,228 @@
+"""What belongs to a project is nobody else's: on every route that keeps state, another project's
+objects are as if they weren't there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+from litestar import Request
+from sqlalchemy import select
+
+import gateway.app
+import gateway.http.router
+from gateway.database.tables import ChunkRow
+from gateway.identity.principal import Principal
+from tests.support.inprocess import InProcessGateway
+from tests.support.memory import MemoryVectorIndex
+from tests.support.upstream import FakeVllm
+
+pytestmark = pytest.mark.anyio
+
+MODEL = "fake-embedding"
+TEXT = "The lamp of the lighthouse turns at night."
+
+
+def principal_of(request: Request[Any, Any, Any]) -> Principal:
+    return Principal(project=request.headers["x-project"])
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def sections(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings of a gateway on either database."""
+    if request.param == "sqlite":
+        return {}
+    postgres = request.getfixturevalue("postgres")
+    template = request.getfixturevalue("postgres_template")
+    return {"database": {"url": postgres.create_database(template)}}
+
+
+@pytest.fixture(scope="module")
+async def embedding() -> AsyncIterator[FakeVllm]:
+    async with FakeVllm([MODEL], kind="embedding") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def running(
+    sections: dict[str, Any], embedding: FakeVllm, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[InProcessGateway]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gateway.app, "_vector_index", lambda *_: MemoryVectorIndex())
+        patch.setattr(gateway.http.router, "principal_of", principal_of)
+        async with InProcessGateway(
+            discover=[embedding.url],
+            models=[MODEL],
+            data_dir=str(tmp_path_factory.mktemp("projects")),
+            ingestion={"attach_wait_seconds": 20},
+            **sections,
+        ) as started:
+            yield started
+
+
+@pytest.fixture
+async def ours(running: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
+    async with running.client(headers={"x-project": "ours"}) as client:
+        yield client
+
+
+@pytest.fixture
+async def theirs(running: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
+    async with running.client(headers={"x-project": "theirs"}) as client:
+        yield client
+
+
+async def send(client: httpx.AsyncClient, path: str, **options: Any) -> Any:
+    answer = await client.post(path, **options)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def fill(client: httpx.AsyncClient) -> dict[str, str]:
+    """One of everything, by what paths call it."""
+    stored = {"files": {"file": ("a.txt", TEXT.encode())}, "data": {"purpose": "assistants"}}
+    file = await send(client, "/v1/files", **stored)
+    store = await send(client, "/v1/vector_stores", json={"name": "s"})
+    path = f"/v1/vector_stores/{store['id']}"
+    attached = await send(client, f"{path}/files", json={"file_id": file["id"]})
+    assert attached["status"] == "completed", attached
+    batch = await send(client, f"{path}/file_batches", json={"file_ids": [file["id"]]})
+    upload = await send(
+        client,
+        "/v1/uploads",
+        json={"bytes": 1, "filename": "a", "mime_type": "a/b", "purpose": "assistants"},
+    )
+    part = await send(client, f"/v1/uploads/{upload['id']}/parts", files={"data": b"a"})
+    chunk = {"content": "A boat.", "chunk_id": "c", "metadata": {"document_id": "d"}}
+    inserted = {"vector_store_id": store["id"], "chunks": [chunk]}
+    await send(client, "/v1/vector-io/insert", json=inserted)
+    return {
+        "file_id": file["id"],
+        "vector_store_id": store["id"],
+        "batch_id": batch["id"],
+        "upload_id": upload["id"],
+        "part_id": part["id"],
+    }
+
+
+def bodies(ids: Mapping[str, str]) -> dict[tuple[str, str], Any]:
+    """What a right request to each route of `POST` sends, by the last of its path."""
+    return {
+        ("{upload_id}", "parts"): {"files": {"data": b"b"}},
+        ("{upload_id}", "complete"): {"json": {"part_ids": [ids["part_id"]]}},
+        ("{upload_id}", "cancel"): {},
+        ("vector_stores", "{vector_store_id}"): {"json": {"name": "mine"}},
+        ("{vector_store_id}", "files"): {"json": {"file_id": ids["file_id"]}},
+        ("files", "{file_id}"): {"json": {"attributes": {"a": "b"}}},
+        ("{vector_store_id}", "file_batches"): {"json": {"file_ids": [ids["file_id"]]}},
+        ("{batch_id}", "cancel"): {},
+        ("{vector_store_id}", "search"): {"json": {"query": "lamp"}},
+    }
+
+
+async def snapshot(client: httpx.AsyncClient, ids: Mapping[str, str]) -> list[Any]:
+    """What a project sees of what it has."""
+    store = f"/v1/vector_stores/{ids['vector_store_id']}"
+    seen = []
+    for path in (
+        "/v1/files",
+        f"/v1/files/{ids['file_id']}/content",
+        "/v1/vector_stores",
+        f"{store}/files",
+        f"{store}/file_batches/{ids['batch_id']}",
+        f"{store}/files/{ids['file_id']}/content",
+    ):
+        answer = await client.get(path)
+        assert answer.status_code == 200
+        seen.append(answer.content)
+    found = await send(client, f"{store}/search", json={"query": "lamp boat"})
+    return [*seen, found["data"]]
+
+
+async def test_every_route_with_an_id_finds_nothing_of_another_project(running, ours, theirs):
+    """With every combination of ids that is somebody else's, and nothing of it is changed."""
+    ids, own = await fill(ours), await fill(theirs)
+    before = await snapshot(ours, ids)
+    known, tried = bodies(ids), set()
+    for route in running.application.litestar.routes:
+        names = [one for one in route.path_components if not isinstance(one, str)]
+        if not names or not {one.name for one in names} <= ids.keys():
+            continue
+        ending = tuple(
+            one if isinstance(one, str) else f"{{{one.name}}}" for one in route.path_components
+        )[-2:]
+        # All of it is somebody else's; or the store is one's own, and what is in it isn't.
+        mixed = {**ids, "vector_store_id": own["vector_store_id"]}
+        for given in (ids, mixed) if len(names) > 1 else (ids,):
+            path = "/" + "/".join(
+                one if isinstance(one, str) else given[one.name] for one in route.path_components
+            )
+            for method in sorted(set(route.methods) - {"OPTIONS"}):
+                options = known[ending] if method == "POST" else {}
+                answer = await theirs.request(method, path, **options)
+                assert answer.status_code == 404, f"{method} {path}: {answer.text}"
+                tried.add((method, ending))
+    assert len(tried) >= 18
+    assert await snapshot(ours, ids) == before
+
+
+async def test_ids_in_bodies_are_looked_for_in_the_callers_project(ours, theirs):
+    """A store, its files, a part, and what stands behind a file processor."""
+    ids, own = await fill(ours), await fill(theirs)
+    before = await snapshot(ours, ids)
+    file, store = ids["file_id"], ids["vector_store_id"]
+    mine = f"/v1/vector_stores/{own['vector_store_id']}"
+    chunk = {"content": "x", "metadata": {"document_id": "d"}, "chunk_id": "c"}
+    requests: list[tuple[str, dict[str, Any], int]] = [
+        ("/v1/vector_stores", {"json": {"file_ids": [file]}}, 404),
+        (f"{mine}/files", {"json": {"file_id": file}}, 404),
+        (f"{mine}/file_batches", {"json": {"file_ids": [own["file_id"], file]}}, 404),
+        (f"{mine}/file_batches", {"json": {"files": [{"file_id": file}]}}, 404),
+        ("/v1/vector-io/query", {"json": {"vector_store_id": store, "query": "lamp"}}, 404),
+        ("/v1/vector-io/query", {"json": {"vector_db_id": store, "query": "lamp"}}, 404),
+        ("/v1/vector-io/insert", {"json": {"vector_store_id": store, "chunks": [chunk]}}, 404),
+        ("/v1/vector_stores", {"json": {"provider_vector_store_id": store}}, 409),
+        ("/v1alpha/file-processors/process", {"files": {"file_id": (None, file)}}, 404),
+        (f"/v1/uploads/{own['upload_id']}/complete", {"json": {"part_ids": [ids["part_id"]]}}, 400),
+    ]
+    for path, options, status in requests:
+        answer = await theirs.post(path, **options)
+        assert answer.status_code == status, f"{path} {options}: {answer.text}"
+    assert await snapshot(ours, ids) == before
+
+
+async def test_lists_and_searches_hold_only_what_is_the_projects(ours, theirs):
+    """Another project's ids are no cursors either, and a filter by its files finds nothing."""
+    ids, own = await fill(ours), await fill(theirs)
+    for path in ("/v1/files", "/v1/vector_stores"):
+        whole = (await theirs.get(path)).json()["data"]
+        assert whole
+        names = {one["id"] for one in (await ours.get(path)).json()["data"]}
+        assert not names & {one["id"] for one in whole}
+        cursor = ids["file_id" if path.endswith("files") else "vector_store_id"]
+        assert (await theirs.get(f"{path}?after={cursor}")).json()["data"] == whole
+    mine = f"/v1/vector_stores/{own['vector_store_id']}"
+    found = await send(theirs, f"{mine}/search", json={"query": "lamp"})
+    assert {one["file_id"] for one in found["data"]} == {own["file_id"], "d"}
+    by_file = {"type": "eq", "key": "file_id", "value": ids["file_id"]}
+    assert (await send(theirs, f"{mine}/search", json={"query": "lamp", "filters": by_file}))[
+        "data"
+    ] == []
+
+
+async def test_vectors_of_another_project_are_not_taken_over(running, ours, theirs, embedding):
+    """The same text is embedded again, since who has seen it is nobody else's business."""
+    await fill(ours)
+    embedding.reset()
+    stranger = httpx.AsyncClient(
+        base_url=running.root_url, headers={"x-project": "strangers"}, timeout=30
+    )
+    async with stranger:
+        await fill(stranger)
+    sent = b"".join(one.body for one in embedding.requests_to("/v1/embeddings"))
+    assert TEXT.encode() in sent
+    async with running.application.state.database.read() as session:
+        rows = (await session.execute(select(ChunkRow.project, ChunkRow.text))).all()
+    assert {project for project, text in rows if text == TEXT} >= {"ours", "strangers"}
