@@ -194,6 +194,10 @@ def _closed() -> UpstreamUnavailable:
 
 def _client_class() -> type[MilvusClient]:
     """Imported when it is first needed: it takes a second and 60 MB."""
+    # Read by gRPC as it is loaded: it would write lines of its own to standard error, about the
+    # processes that are started beside it.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # The SDK loads a file `.env` from wherever it finds one into the environment.
     disabled = os.environ.get("PYTHON_DOTENV_DISABLED")
     os.environ["PYTHON_DOTENV_DISABLED"] = "1"

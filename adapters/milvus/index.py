@@ -13,6 +13,7 @@ from adapters.milvus.connection import Call, Connection
 from adapters.milvus.errors import CollectionMissing, CollectionNotLoaded
 from adapters.milvus.features import features_of, require_keyword
 from adapters.milvus.layout import STORE_FIELD, PerStore, Shared, layout_named
+from adapters.milvus.words import words_of
 from gateway.errors import InvalidRequest, UpstreamError
 from gateway.ports import Hit, IndexedChunk, IndexFeatures, StoreIndex
 from gateway.settings import VectorSettings
@@ -185,7 +186,8 @@ class MilvusIndex:
         require_keyword(await self.features())
         if not store.keyword:
             raise InvalidRequest("This vector store was made without full-text search.")
-        found = await self._search(store, "words", "BM25", schema.cut(query), limit, within)
+        words = schema.cut(words_of(query))
+        found = await self._search(store, "words", "BM25", words, limit, within)
         hits = [
             # Lite gives it as a distance: the same number, negative.
             Hit(id=self._layout.chunk_id(store, row), score=abs(score))

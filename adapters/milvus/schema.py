@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.milvus.errors import is_exists
 from adapters.milvus.layout import STORE_FIELD, Layout
+from adapters.milvus.words import words_of
 from gateway.ports import IndexedChunk, StoreIndex
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def rows(layout: Layout, store: StoreIndex, chunks: Sequence[IndexedChunk]) -> l
             **common,
         }
         if store.keyword:
-            row["text"] = cut(chunk.text)
+            row["text"] = cut(words_of(chunk.text))
         made[chunk.id] = row
     return list(made.values())
 

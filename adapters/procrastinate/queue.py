@@ -113,7 +113,7 @@ class ProcrastinateQueue:
                     self.wake()  # for what was put before
                     await self._until_gone(raw)
             except _LISTENING_TROUBLE as error:
-                logger.warning("Can't listen for jobs now, only look for them: %s", error)
+                logger.debug("Can't listen for jobs now, only look for them: %s", error)
             await asyncio.sleep(_LISTEN_PAUSE_SECONDS)
 
     @staticmethod

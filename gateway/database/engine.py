@@ -7,6 +7,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from gateway.database.outage import Outage
 from gateway.database.session import WholeSession
 from gateway.errors import UpstreamUnavailable
 from gateway.settings import DatabaseSettings
@@ -74,6 +76,7 @@ class Database:
 
     def __init__(self, settings: DatabaseSettings, data_dir: Path) -> None:
         self._settings = settings
+        self._outage = Outage(logger, "The database")
         self._file = data_dir / "understudy.db"
         self.url = make_url(settings.url or f"sqlite+aiosqlite:///{self._file}")
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
@@ -83,9 +86,9 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
-        with _translated():
+        with _translated(self._outage):
             async with self._writing() as session:
-                await _connect(session)
+                await _connect(session, self._outage)
                 try:
                     yield session
                 except BaseException:
@@ -95,9 +98,9 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        with _translated():
+        with _translated(self._outage):
             async with self._reading() as session:
-                await _connect(session)
+                await _connect(session, self._outage)
                 yield session
 
     @asynccontextmanager
@@ -108,11 +111,11 @@ class Database:
         """
         engine = self._make_engine(alone=True)
         try:
-            with _translated():
+            with _translated(self._outage):
                 try:
                     connection = await engine.connect()
                 except (SQLAlchemyError, OSError) as error:
-                    raise _unavailable(error) from error
+                    raise _unavailable(error, self._outage) from error
                 try:
                     yield connection
                 finally:
@@ -146,7 +149,8 @@ class Database:
             engine = create_async_engine(
                 self.url, connect_args=arguments, hide_parameters=True, **_JSON, **pool
             )
-            event.listen(engine.sync_engine, "handle_error", _on_error, retval=True)
+            on_error = partial(_on_error, self._outage)
+            event.listen(engine.sync_engine, "handle_error", on_error, retval=True)
             return engine
         if self.url.database and self.url.database != ":memory:":
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -166,37 +170,38 @@ def _sessions(engine: AsyncEngine) -> async_sessionmaker[WholeSession]:
     return async_sessionmaker(engine, class_=WholeSession, expire_on_commit=False)
 
 
-async def _connect(session: AsyncSession) -> None:
+async def _connect(session: AsyncSession, outage: Outage) -> None:
     """Get the connection now: whatever goes wrong here, it isn't the block's own fault."""
     try:
         await session.connection()
     except (SQLAlchemyError, OSError) as error:
-        raise _unavailable(error) from error
+        raise _unavailable(error, outage) from error
+    outage.over()
 
 
-def _on_error(context: ExceptionContext) -> BaseException | None:
+def _on_error(outage: Outage, context: ExceptionContext) -> BaseException | None:
     """Time limits and broken sockets of asyncpg, which SQLAlchemy doesn't make its own errors."""
     error = context.original_exception
-    return _unavailable(error) if isinstance(error, OSError) else None
+    return _unavailable(error, outage) if isinstance(error, OSError) else None
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(outage: Outage) -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, TimeoutError) as error:
-        raise _unavailable(error) from error
+        raise _unavailable(error, outage) from error
     except DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None) or ""
         if error.connection_invalidated or state.startswith(_PASSING):
-            raise _unavailable(error) from error
+            raise _unavailable(error, outage) from error
         raise
 
 
-def _unavailable(error: Exception) -> UpstreamUnavailable:
+def _unavailable(error: Exception, outage: Outage) -> UpstreamUnavailable:
     """The log has the cause; the caller learns no address."""
     cause = str(error).partition("\n")[0] or type(error).__name__
-    logger.warning("The database failed: %s", cause)
+    outage.noticed(cause)
     return UpstreamUnavailable(
         "The database can't be reached at the moment.", code="database_unavailable"
     )

@@ -69,7 +69,8 @@ class Embedder:
             return known[0]
         which = "several embedding models" if known else "no embedding model"
         raise InvalidRequest(
-            f"embedding_model is required: the gateway knows {which} and no default is configured.",
+            f"embedding_model is required: the gateway knows {which}, and "
+            "embedding.default_model is not configured.",
             param="embedding_model",
             code="missing_required_parameter",
         )

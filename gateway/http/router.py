@@ -27,6 +27,7 @@ def router_of(handlers: list[HTTPRouteHandler], lifespan: list[Any] | None = Non
         exception_handlers={
             GatewayError: _answer_error,
             HTTPException: _answer_http_exception,
+            Exception: _to_the_edge,
         },
         openapi_config=None,
         logging_config=None,
@@ -40,6 +41,11 @@ def _answer_error(request: Request[Any, Any, Any], error: GatewayError) -> Respo
     return Response(
         error.body(), status_code=error.status, media_type="application/json", headers=headers
     )
+
+
+def _to_the_edge(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """What nobody foresaw is logged and answered by the edge, not by Litestar in its own shape."""
+    raise error
 
 
 def _answer_http_exception(

@@ -12,10 +12,13 @@ class Health(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True):
-    """``servers`` counts the model servers that answer; it doesn't make the gateway unready."""
+    """``servers`` counts the model servers that answer. Neither they nor a database that has gone
+    away make the gateway unready.
+    """
 
     status: Literal["ready"]
     servers: dict[str, int]
+    database: Literal["up", "down"]
 
 
 class Version(Struct, frozen=True):

@@ -16,17 +16,24 @@ class ManagementService:
         self._state = state
 
     async def readiness(self) -> Readiness:
-        """Raises ``UpstreamUnavailable`` while the gateway's own state can't be reached.
+        """Raises ``UpstreamUnavailable`` until database and object store have been made ready.
 
-        Neither a model server nor Milvus makes it unready: no other replica would do better.
+        After that nothing outside makes it unready: no other replica would do better, and this
+        one still relays to the model servers.
         """
-        if not self._state.ready or not await self._state.database.answers():
+        if not self._state.ready:
             raise UpstreamUnavailable(
-                "Not ready: the database or the object store can't be reached.", code="not_ready"
+                "Not ready yet: the database or the object store has not been reached.",
+                code="not_ready",
             )
         states = self._discovery.servers
         up = sum(state.up is True for state in states)
-        return Readiness(status="ready", servers={"up": up, "total": len(states)})
+        reached = await self._state.database.answers()
+        return Readiness(
+            status="ready",
+            servers={"up": up, "total": len(states)},
+            database="up" if reached else "down",
+        )
 
     def providers(self) -> list[Provider]:
         return [_provider(state) for state in self._discovery.servers]

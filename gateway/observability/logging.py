@@ -57,7 +57,8 @@ def configure_logging(settings: TelemetrySettings) -> None:
             "loggers": {
                 "httpx": {"level": "WARNING"},
                 "httpcore": {"level": "WARNING"},
-                "urllib3": {"level": "WARNING"},
+                "urllib3": {"level": "ERROR"},  # of each try again, with hosts and keys
+                "alembic": {"level": "WARNING"},
                 "uvicorn.access": {"level": "WARNING"},
             },
         }

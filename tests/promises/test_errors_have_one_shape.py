@@ -336,6 +336,21 @@ async def test_a_wrong_query_parameter_is_named(gateway):
     assert refused(answer, 400)["param"] == "api_filter"
 
 
+async def test_a_fault_in_an_ordinary_handler_is_one_too(gateway, monkeypatch, caplog):
+    """Litestar's own answer to it never shows, and the log has the cause."""
+
+    async def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(gateway.application.stateful.files, "list", broken)
+    async with gateway.client() as client:
+        answer = await client.get("/v1/files")
+    error = refused(answer, 500)
+    assert answer.headers["x-request-id"] in error["message"]
+    assert "secret detail" not in answer.text
+    assert "secret detail" in caplog.text
+
+
 async def test_a_fault_of_the_gateway_is_a_500_without_detail(gateway, monkeypatch, caplog):
     """What nobody foresaw is logged with its cause, and told with the id to find it by."""
 

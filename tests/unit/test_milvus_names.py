@@ -10,6 +10,7 @@ from adapters.milvus import filters
 from adapters.milvus.features import features_of, require_keyword
 from adapters.milvus.layout import PerStore, Shared, escaped, unescaped
 from adapters.milvus.schema import TEXT_BYTES, cut
+from adapters.milvus.words import words_of
 from gateway.errors import InvalidRequest
 from gateway.ports import StoreIndex
 
@@ -92,3 +93,26 @@ def test_expressions_quote_and_split():
         10_000,
         5000,
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("plain words, LH-407", ["plain", "words,", "LH-407"]),
+        ("Größe naïve Ελλάδα", ["Größe", "naïve", "Ελλάδα"]),
+        ("每位员工", ["每位", "位员", "员工"]),
+        ("茶", ["茶"]),
+        ("lamp 407:ランプが", ["lamp", "407:", "ラン", "ンプ", "プが"]),
+    ],
+)
+def test_text_without_spaces_becomes_pairs(text, words):
+    """What is written with spaces stays as it is."""
+    assert words_of(text).split() == words
+
+
+@given(st.text(min_size=2, max_size=40), st.text(max_size=40))
+def test_a_part_of_a_clause_is_found_in_it(part, rest):
+    """Every word of a query that is a piece of a text is a word of the text."""
+    clause = "".join(chr(0x4E00 + ord(letter) % 5000) for letter in part)
+    more = "".join(chr(0x4E00 + ord(letter) % 5000) for letter in rest)
+    assert set(words_of(clause).split()) <= set(words_of(more + clause + more).split())
