@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,6 +19,8 @@ _PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]+)`")
 _EXPECTED = re.compile(r"^Expected `(?P<want>.+?)`, got `(?P<got>.+?)`")
 _TOO_SHORT = re.compile(r"^Expected `(?P<want>array|str|object)` of length >= (?P<least>\d+)")
+_NOT_AMONG = re.compile(r"^Invalid (?:enum )?value (?P<value>'.*')$", re.DOTALL)
+_INDEX = re.compile(r"\[\d*\]")
 _WORDS = {
     "str": "a string",
     "int": "an integer",
@@ -40,15 +43,18 @@ def decode_request(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
             body.decode("utf-8")  # the decoder skips what its type doesn't name, unlooked at
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise explain(error) from None
+        raise explain(error, decoder.type) from None
     except NOT_JSON as error:
         raise InvalidRequest(
             f"The request body is not valid JSON: {error}", code="invalid_json"
         ) from None
 
 
-def explain(error: msgspec.ValidationError) -> InvalidRequest:
-    """Msgspec's complaint in OpenAI's words, with the parameter it is about."""
+def explain(error: msgspec.ValidationError, of: Any = None) -> InvalidRequest:
+    """Msgspec's complaint in OpenAI's words, with the parameter it is about.
+
+    ``of`` is the type that was decoded; with it the values that a parameter may have are named.
+    """
     match = _PATH.match(str(error))
     what, path = (match["what"], match["path"] or "") if match else (str(error), "")
     param = path.replace("[...]", "")
@@ -76,8 +82,32 @@ def explain(error: msgspec.ValidationError) -> InvalidRequest:
             param=param or None,
             code="empty_array" if short["want"] == "array" else "invalid_value",
         )
+    if (
+        (other := _NOT_AMONG.match(what))
+        and of is not None
+        and (allowed := _choices(msgspec.inspect.type_info(of), _INDEX.sub("", param).split(".")))
+    ):
+        listed = ", ".join(f"'{one}'" for one in allowed)
+        what = f"{other['value'][:100]} is not one of {listed}"
     return InvalidRequest(
         f"Invalid value for '{param}': {what}." if param else what,
         param=param or None,
         code="invalid_value",
     )
+
+
+def _choices(info: msgspec.inspect.Type, names: Sequence[str]) -> list[Any]:
+    """The values that the field at the end of this path may have, where it has a choice of them."""
+    match info:
+        case msgspec.inspect.UnionType(types=types):
+            return [choice for one in types for choice in _choices(one, names)]
+        case msgspec.inspect.LiteralType(values=values) if not names:
+            return list(values)
+        case msgspec.inspect.ListType(item_type=item):
+            return _choices(item, names)
+        case msgspec.inspect.StructType(fields=fields, tag=tag, tag_field=tag_field) if names:
+            if [tag_field] == list(names):
+                return [tag]
+            found = [one.type for one in fields if one.encode_name == names[0]]
+            return _choices(found[0], names[1:]) if found else []
+    return []

@@ -26,7 +26,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeGuard, cast
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Text, and_, exists, false, not_, or_, true
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    false,
+    not_,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import FunctionElement
@@ -81,7 +92,7 @@ def read_filter(value: Any, param: str = "filters") -> Filter | None:
 
 
 def compile_filter(given: Filter) -> ColumnElement[bool]:
-    """The filter as a condition on ``VectorStoreFileRow``."""
+    """The filter as a condition on ``VectorStoreFileRow``, with the parameter ``store_id``."""
     if isinstance(given, Compound):
         parts = [compile_filter(one) for one in given.filters]
         return and_(true(), *parts) if given.type == "and" else or_(false(), *parts)
@@ -232,20 +243,23 @@ _COMPARE: dict[str, Compare] = {
 
 def _matches(kind: Operator, key: str, values: Sequence[Scalar]) -> ColumnElement[bool]:
     """The file has this attribute, and one of the values fits."""
-    attribute = exists().where(
-        AttributeRow.attachment_id == VectorStoreFileRow.id,
-        AttributeRow.key == key,
-        _fits_attribute(kind, values),
-    )
+    attribute = VectorStoreFileRow.id.in_(_having(key).where(_fits_attribute(kind, values)))
     column = _BUILT_IN.get(key)
     if column is None:
         return attribute
-    has_attribute = exists().where(
-        AttributeRow.attachment_id == VectorStoreFileRow.id, AttributeRow.key == key
-    )
+    has_attribute = VectorStoreFileRow.id.in_(_having(key))
     texts = [value for value in values if isinstance(value, str)]
     fits = and_(column.is_not(None), _compare_text(kind, column, texts))
     return or_(attribute, and_(not_(has_attribute), fits))
+
+
+def _having(key: str) -> Select[str]:
+    """The files of the store that have this attribute. Looked up once, by its index, where asking
+    for each file whether it has it would take as many lookups as there are files.
+    """
+    return select(AttributeRow.attachment_id).where(
+        AttributeRow.store_id == bindparam("store_id"), AttributeRow.key == key
+    )
 
 
 _BUILT_IN: dict[str, InstrumentedAttribute[Any]] = {

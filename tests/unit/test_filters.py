@@ -298,5 +298,5 @@ async def _found(database: Database, value: dict[str, Any]) -> set[str]:
     read = read_filter(value)
     assert read is not None
     async with database.read() as session:
-        rows = await session.execute(select(VectorStoreFileRow.id).where(compile_filter(read)))
-        return set(rows.scalars())
+        matching = select(VectorStoreFileRow.id).where(compile_filter(read))
+        return set((await session.execute(matching, {"store_id": "vs_1"})).scalars())

@@ -82,7 +82,7 @@ SAID = [
         {"text": "", "choice": "c"},
         "choice",
         "invalid_value",
-        "Invalid value for 'choice': Invalid enum value 'c'.",
+        "Invalid value for 'choice': 'c' is not one of 'a', 'b'.",
     ),
     (
         {"text": "", "small": 0},
