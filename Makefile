@@ -13,6 +13,9 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# How many tests run beside each other: most of them wait most of the time.
+JOBS ?= 2
+
 # Read by tests/demo/run.py.
 export VLLM TOUR_ONLY PORT
 
@@ -62,11 +65,11 @@ demo: setup $(if $(VLLM),,vllm) ## Real vLLM, the gateway and a guided tour (VLL
 
 .PHONY: test
 test: setup vllm ## All tests, with real vLLM (ARGS= goes to pytest)
-	@$(PY) -m pytest tests $(ARGS)
+	@$(PY) -m pytest tests -n $(JOBS) --dist loadgroup $(ARGS)
 
 .PHONY: test-fast
 test-fast: setup ## All tests but those with real vLLM and the client libraries (ARGS= goes to pytest)
-	@$(PY) -m pytest tests --ignore=tests/real $(ARGS)
+	@$(PY) -m pytest tests --ignore=tests/real -n $(JOBS) --dist loadgroup $(ARGS)
 
 .PHONY: retrieval
 retrieval: setup vllm ## Ask a small handbook 42 questions in every way of searching, and print what is found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import trustme
@@ -27,6 +28,17 @@ __all__ = [  # fixtures that live in modules of their own
     "postgres_url",
     "sqlite_template",
 ]
+
+
+REAL = Path(__file__).parent / "real"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run beside each other, those of a file stay together, which share fixtures, and
+    all those with real vLLM, of which one of each kind is started."""
+    for item in items:
+        group = "real" if REAL in item.path.parents else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
