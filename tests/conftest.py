@@ -35,7 +35,8 @@ REAL = Path(__file__).parent / "real"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run beside each other, those of a file stay together, which share fixtures, and
-    all those with real vLLM, of which one of each kind is started."""
+    all those with real vLLM, of which one of each kind is started. These take longest and begin."""
+    items.sort(key=lambda item: REAL not in item.path.parents)
     for item in items:
         group = "real" if REAL in item.path.parents else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))

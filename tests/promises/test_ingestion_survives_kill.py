@@ -159,7 +159,7 @@ class World:
                     VectorStoreFileRow.deleted_at.is_(None)
                 )
             )
-            return dict(found.tuples().all())
+            return {row[0]: row[1] for row in found}
 
     async def chunks(self) -> dict[str, list[str]]:
         """By attachment, the texts in the database."""

@@ -37,6 +37,7 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.telemetry import Telemetry
 from gateway.observability.tracing import Tracing
 from gateway.profile import profile_of
+from gateway.routing.catalog import Model
 from gateway.settings import (
     DatabaseSettings,
     EmbeddingSettings,
@@ -55,7 +56,12 @@ DIMENSION = 8
 class SlowEmbedder:
     """Vectors of the words, after a pause in which a kill may fall."""
 
-    async def embed(self, activity: Any, model: str, texts: Sequence[str]) -> list[Sequence[float]]:
+    def model(self, name: str) -> Model:
+        return Model(id=name, backends=[], kind="embedding")
+
+    async def embed(
+        self, activity: Any, model: str, texts: Sequence[str], *, cut: bool = False
+    ) -> list[Sequence[float]]:
         await asyncio.sleep(random.uniform(0, 0.01))
         return [vector_of(text) for text in texts]
 
