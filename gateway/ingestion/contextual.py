@@ -24,15 +24,10 @@ from gateway.observability.activity import Activity
 from gateway.ports import Chunk, ConversionFailed
 from gateway.relay.client import ModelClient
 from gateway.routing.catalog import Catalog, Model
+from gateway.vector_stores.chunking import DEFAULT_CONTEXT_PROMPT
 
 __all__ = ["ContextStrategy", "ContextWriter"]
 
-_DEFAULT_PROMPT = (
-    "<document>\n{{WHOLE_DOCUMENT}}\n</document>\n"
-    "Here is a chunk of that document:\n<chunk>\n{{CHUNK_CONTENT}}\n</chunk>\n"
-    "Say briefly where in the document the chunk belongs and what it is about, so that a search "
-    "finds it. Answer with that alone."
-)
 _CALL_SECONDS = 120.0
 _CONCURRENCY = 4
 _ATTEMPTS = 3
@@ -48,7 +43,7 @@ class ContextStrategy(Struct, frozen=True, kw_only=True):
     """``chunking_strategy.contextual``. Times are in seconds, for each call."""
 
     model_id: str | None = None
-    context_prompt: str = _DEFAULT_PROMPT
+    context_prompt: str = DEFAULT_CONTEXT_PROMPT
     max_chunk_size_tokens: int = 700
     chunk_overlap_tokens: int = 400
     timeout_seconds: float | None = None

@@ -15,9 +15,10 @@ from gateway.database.engine import Database
 from gateway.database.tables import ChunkRow, FileRow, UploadRow, VectorStoreFileRow, VectorStoreRow
 from gateway.files.repository import FileRepository
 from gateway.identity.principal import DEFAULT_PROJECT
-from gateway.ingestion.repository import index_of, remove_chunks
+from gateway.ingestion.repository import remove_chunks
 from gateway.ports import ObjectStore, StoredObject, StoreIndex, VectorIndex
 from gateway.uploads.repository import UploadRepository
+from gateway.vector_stores.repository import index_of
 
 __all__ = ["Reconciler"]
 

@@ -14,6 +14,7 @@ from gateway.database.engine import Database
 from gateway.database.identifiers import now
 from gateway.database.tables import ChunkRow, FileRow, VectorStoreFileRow, VectorStoreRow
 from gateway.ports import FailureCode, StoreIndex
+from gateway.vector_stores.repository import index_of
 
 __all__ = [
     "Claim",
@@ -21,7 +22,6 @@ __all__ = [
     "IngestionRepository",
     "KnownChunk",
     "NotWanted",
-    "index_of",
     "remove_chunks",
 ]
 
@@ -304,16 +304,6 @@ async def remove_chunks(database: Database, *where: ColumnElement[bool]) -> None
                 )
         if len(ids) < _DELETE_BATCH:
             return
-
-
-def index_of(store: VectorStoreRow) -> StoreIndex:
-    """Where a store's vectors are."""
-    return StoreIndex(
-        project=store.project,
-        store_id=store.id,
-        dimension=store.dimension,
-        keyword=store.keyword,
-    )
 
 
 def _open(project: str, attachment_id: str) -> tuple[ColumnElement[bool], ...]:

@@ -18,8 +18,9 @@ from gateway.database.tables import (
     VectorStoreFileRow,
     VectorStoreRow,
 )
-from gateway.ingestion.repository import index_of, remove_chunks
+from gateway.ingestion.repository import remove_chunks
 from gateway.ports import JobQueue, StoreIndex
+from gateway.vector_stores.repository import index_of
 
 __all__ = ["DeletedFile", "ForgottenWork", "TombstoneRepository"]
 

@@ -24,7 +24,7 @@ from gateway.database.identifiers import new_id, now, sequence
 from gateway.database.tables import ChunkRow, FileRow, JobRow, VectorStoreFileRow, VectorStoreRow
 from gateway.files.schemas import NewFile
 from gateway.identity.principal import Principal
-from gateway.ingestion.repository import index_of
+from gateway.vector_stores.repository import index_of
 from tests.support.databases import sqlite_url
 from tests.support.gateway import GatewayProcess
 from tests.support.mortal_worker import DIMENSION, MortalWorkers, parts, vector_of

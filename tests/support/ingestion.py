@@ -21,12 +21,13 @@ from gateway.database.tables import (
     VectorStoreRow,
 )
 from gateway.ingestion.cleanup import CleanupService
-from gateway.ingestion.repository import IngestionRepository, index_of
+from gateway.ingestion.repository import IngestionRepository
 from gateway.ingestion.service import IngestionService
 from gateway.ingestion.tombstones import TombstoneRepository
 from gateway.ingestion.workspace import Workspace
 from gateway.ports import Chunk, ChunkSizes, ConversionFailed, Job, StoreIndex
 from gateway.settings import EmbeddingSettings, IngestionSettings
+from gateway.vector_stores.repository import index_of
 from tests.support.inprocess import InProcessGateway
 from tests.support.memory import MemoryVectorIndex
 
