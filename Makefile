@@ -65,11 +65,11 @@ demo: setup $(if $(VLLM),,vllm) ## Real vLLM, the gateway and a guided tour (VLL
 
 .PHONY: test
 test: setup vllm ## All tests, with real vLLM (ARGS= goes to pytest)
-	@$(PY) -m pytest tests -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(PY) -m pytest tests -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-fast
 test-fast: setup ## All tests but those with real vLLM and the client libraries (ARGS= goes to pytest)
-	@$(PY) -m pytest tests --ignore=tests/real -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(PY) -m pytest tests --ignore=tests/real -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: retrieval
 retrieval: setup vllm ## Ask a small handbook 42 questions in every way of searching, and print what is found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -34,12 +35,21 @@ REAL = Path(__file__).parent / "real"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run beside each other, those of a file stay together, which share fixtures, and
-    all those with real vLLM, of which one of each kind is started. These take longest and begin."""
+    """What needs a real vLLM takes longest, and so begins."""
     items.sort(key=lambda item: REAL not in item.path.parents)
-    for item in items:
-        group = "real" if REAL in item.path.parents else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run beside each other, those of a file stay together, which share fixtures, and
+    all those with a real vLLM, of which one of each kind is started."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServers(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "real" if nodeid.startswith("tests/real/") else super()._split_scope(nodeid)
+
+    return ByServers(config, log)
 
 
 @pytest.fixture(scope="session")
