@@ -216,7 +216,8 @@ class EmbeddingSettings(Section, frozen=True):
     batch_size: PositiveInt = 64
     """Chunks in one request to the embedding model."""
     concurrency: PositiveInt = 4
-    """Requests to the embedding model at once, for each process."""
+    """Requests to the embedding model at once, for each process: so many of queries and so many of
+    files."""
 
 
 class IngestionSettings(Section, frozen=True):

@@ -81,6 +81,8 @@ class State:
             except SchemaMismatch as error:  # at the start it would have ended the process
                 logger.error("Never ready to keep state: %s", error)  # noqa: TRY400  (no fault)
                 return
+            except Exception:
+                logger.exception("Making ready to keep state failed; it is tried again")
         while work is not None:
             try:
                 await work()

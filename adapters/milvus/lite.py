@@ -65,12 +65,6 @@ class LiteOwner:
             path = f"/proc/self/fd/{self._directory}/{_SOCKET}"
         return f"unix:{path}"
 
-    @property
-    def server_pid(self) -> int | None:
-        """Of the server, where this process is its owner."""
-        server = self._server
-        return server.pid if server is not None and server.poll() is None else None
-
     def start(self) -> None:
         """Begin to keep the server running; returns before it answers. Again: nothing."""
         with self._state:

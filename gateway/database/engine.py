@@ -89,12 +89,8 @@ class Database:
         with _translated(self._outage):
             async with self._writing() as session:
                 await _connect(session, self._outage)
-                try:
-                    yield session
-                except BaseException:
-                    await session.rollback()
-                    raise
-                await session.commit()
+                yield session
+                await session.commit()  # what is not committed, closing rolls back
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
