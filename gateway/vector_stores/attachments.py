@@ -16,6 +16,7 @@ from gateway.database.tables import (
     FileRow,
     VectorStoreFileRow,
 )
+from gateway.files.repository import FileRepository
 from gateway.vector_stores.properties import AttributeValue
 from gateway.vector_stores.schemas import FileStatus
 
@@ -118,18 +119,7 @@ class AttachmentRepository:
         """Those of these files that exist, kept from being deleted until the transaction ends."""
         found: dict[str, FileRow] = {}
         for some in _portions(sorted(one for one in file_ids if "\x00" not in one)):
-            statement = (
-                select(FileRow)
-                .where(
-                    FileRow.project == project,
-                    FileRow.id.in_(some),
-                    FileRow.deleted_at.is_(None),
-                    FileRow.expires_at.is_(None) | (FileRow.expires_at > now()),
-                )
-                .order_by(FileRow.id)
-                .with_for_update(read=True)
-            )
-            found |= {row.id: row for row in (await session.execute(statement)).scalars()}
+            found |= await FileRepository(session).find_all(project, some, hold=True)
         return found
 
     async def add(self, session: AsyncSession, rows: Sequence[VectorStoreFileRow]) -> None:
