@@ -11,6 +11,7 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 
 from adapters.vllm import VllmServer
+from gateway.agentic import Agentic
 from gateway.chat.routes import chat_routes
 from gateway.chat.service import CHAT
 from gateway.completions.routes import completion_routes
@@ -24,6 +25,7 @@ from gateway.http.asgi import ASGIApp
 from gateway.http.edge import Edge
 from gateway.http.relayed import relays_by_path
 from gateway.http.router import router_of
+from gateway.ingestion.worker import Worker
 from gateway.management.routes import inspection_routes, probe_routes
 from gateway.management.service import ManagementService
 from gateway.messages.routes import message_routes
@@ -85,6 +87,15 @@ class Application:
             self.embedder,
             self.telemetry,
         )
+        self.agentic = Agentic(
+            settings,
+            self.state,
+            self._profile,
+            self.catalog,
+            self.client,
+            self.telemetry,
+            self.stateful,
+        )
         service = ManagementService(self.discovery, self._profile, self.state)
         probes = probe_routes(service, self.metrics)
         separate = settings.server.management_port is not None
@@ -115,6 +126,7 @@ class Application:
             *model_routes(ModelService(self.catalog, self._profile)),
             *inspection_routes(service),
             *self.stateful.routes(),
+            *self.agentic.routes(),
         ]
 
     def _relay(self, operation: Operation[Any]) -> Relay:
@@ -138,13 +150,16 @@ class Application:
         self.metrics.server_answered(server.host, server.port, up=up)
 
     def _work(self) -> Callable[[], Awaitable[None]] | None:
-        """The ingestion worker's loop, where the server does that work itself."""
-        return self.stateful.worker().run if self.settings.ingestion.embedded_worker else None
+        """The worker's loop, where the server does that work itself."""
+        return self._worker().run if self.settings.ingestion.embedded_worker else None
+
+    def _worker(self) -> Worker:
+        return self.stateful.worker(self.agentic.work(), self.agentic.chores())
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """The time in which ``understudy worker`` works; it has everything but the API."""
-        async with self._running(self.stateful.worker().run):
+        async with self._running(self._worker().run):
             yield
 
     @asynccontextmanager
@@ -160,6 +175,7 @@ class Application:
                 self.discovery.running(),
                 self.state.running(work),
                 self.stateful.running(),
+                self.agentic.running(),
                 self._surroundings,
             ):
                 yield

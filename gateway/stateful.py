@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from gateway.files.routes import file_routes
 from gateway.files.service import FileService
 from gateway.http.intake import FormIntake
 from gateway.ingestion.cleanup import CleanupService
-from gateway.ingestion.reaper import Reaper
+from gateway.ingestion.reaper import Chore, Reaper
 from gateway.ingestion.reconciler import Reconciler
 from gateway.ingestion.repository import IngestionRepository
 from gateway.ingestion.service import IngestionService
 from gateway.ingestion.tombstones import TombstoneRepository
-from gateway.ingestion.worker import Worker
+from gateway.ingestion.worker import Work, Worker
 from gateway.ingestion.workspace import Workspace
 from gateway.observability.telemetry import Telemetry
 from gateway.profile import Profile
@@ -144,8 +144,8 @@ class Stateful:
             profile=self._profile,
         )
 
-    def worker(self) -> Worker:
-        """What ingests files and removes what was deleted."""
+    def worker(self, others: Sequence[Work], chores: Mapping[str, Chore]) -> Worker:
+        """What ingests files and removes what was deleted, and does other slices' work."""
         state, settings = self._state, self._settings
         workspace = Workspace(self._data_dir)
         ingestion = IngestionService(
@@ -180,6 +180,7 @@ class Stateful:
             state.objects,
             state.queue,
             settings.retention,
+            chores,
         )
         return Worker(
             state.queue,
@@ -188,4 +189,5 @@ class Stateful:
             reaper,
             workspace,
             files_at_once=settings.ingestion.workers,
+            others=others,
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 import uuid
 
-__all__ = ["new_id", "now", "seconds", "sequence"]
+__all__ = ["long_id", "new_id", "now", "seconds", "sequence"]
 
 _last = 0
 
@@ -13,6 +14,13 @@ _last = 0
 def new_id(prefix: str) -> str:
     """``file-`` and 32 hexadecimal digits, which is also what LlamaStack accepts as an id."""
     return f"{prefix}{uuid.uuid4().hex}"
+
+
+def long_id(prefix: str) -> str:
+    """``conv_`` and 48 hexadecimal digits: what LlamaStack's ids of conversations, messages and
+    prompts look like, and what it insists on.
+    """
+    return f"{prefix}{secrets.token_hex(24)}"
 
 
 def now() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.errors import UpstreamError
 from gateway.files.service import FileService
@@ -15,9 +15,12 @@ from gateway.ports import JobQueue, ObjectStore
 from gateway.settings import RetentionSettings
 from gateway.uploads.service import UploadService
 
-__all__ = ["Reaper"]
+__all__ = ["Chore", "Reaper"]
 
 logger = logging.getLogger(__name__)
+
+Chore = Callable[[], Awaitable[int]]
+"""Does a bounded amount of what is due, and says how much; called again until that is nothing."""
 
 _FORGOTTEN_SECONDS = 3600
 """A file that no worker has touched for so long gets a new job."""
@@ -43,6 +46,7 @@ class Reaper:
         objects: ObjectStore,
         queue: JobQueue,
         settings: RetentionSettings,
+        chores: Mapping[str, Chore] | None = None,
     ) -> None:
         self._files = files
         self._uploads = uploads
@@ -51,6 +55,7 @@ class Reaper:
         self._objects = objects
         self._queue = queue
         self._settings = settings
+        self._chores = chores or {}
 
     async def run(self) -> None:
         """For ever: expire every ``retention.interval_seconds``, sweep four times a day."""
@@ -72,6 +77,8 @@ class Reaper:
         await self._attempt("expire vector stores", self._expire_stores)
         await self._attempt("forget uploads", self._forget_uploads)
         await self._attempt("find forgotten work", self._remind)
+        for what, chore in self._chores.items():
+            await self._attempt(what, chore)
 
     async def sweep(self) -> None:
         """What dead processes left behind."""
@@ -110,7 +117,7 @@ class Reaper:
         await self._reconciler.run()
         return 0
 
-    async def _attempt(self, what: str, task: Callable[[], Awaitable[int]]) -> None:
+    async def _attempt(self, what: str, task: Chore) -> None:
         """Do the task, a bounded number at a time, until it finds nothing more."""
         try:
             for _ in range(_MOST_ROUNDS):

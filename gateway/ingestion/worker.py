@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
 
 from gateway.ingestion.cleanup import CleanupService
 from gateway.ingestion.reaper import Reaper
 from gateway.ingestion.service import IngestionService
 from gateway.ingestion.workspace import Workspace
-from gateway.ports import JobQueue
+from gateway.ports import Handler, JobQueue
 
-__all__ = ["Worker"]
+__all__ = ["Work", "Worker"]
 
 _CLEANUPS_AT_ONCE = 2
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """Kinds of jobs that have turns of their own, so many at once."""
+
+    handlers: Mapping[str, Handler]
+    at_once: int
 
 
 class Worker:
@@ -30,6 +40,7 @@ class Worker:
         workspace: Workspace,
         *,
         files_at_once: int,
+        others: Sequence[Work] = (),
     ) -> None:
         self._queue = queue
         self._ingestion = ingestion
@@ -37,6 +48,7 @@ class Worker:
         self._reaper = reaper
         self._workspace = workspace
         self._files_at_once = files_at_once
+        self._others = others
 
     async def run(self) -> None:
         """Until cancelled; jobs that are in work then go to another worker at once."""
@@ -46,4 +58,6 @@ class Worker:
             group.create_task(
                 self._queue.work(self._cleanup.handlers(), concurrency=_CLEANUPS_AT_ONCE)
             )
+            for work in self._others:
+                group.create_task(self._queue.work(work.handlers, concurrency=work.at_once))
             group.create_task(self._reaper.run())

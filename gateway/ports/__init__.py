@@ -4,6 +4,7 @@ An adapter fulfils a port and is known by ``app.py`` alone; ``tests/contract`` h
 each port, which runs on every adapter.
 """
 
+from gateway.ports.content_detector import ContentDetector, Detection
 from gateway.ports.document_converter import (
     Chunk,
     ChunkSizes,
@@ -21,15 +22,28 @@ from gateway.ports.model_server import (
     ServerKind,
 )
 from gateway.ports.object_store import ObjectMissing, ObjectStore, StoredObject
+from gateway.ports.tool_server import (
+    ServedTool,
+    ToolOutput,
+    ToolServer,
+    ToolServerAddress,
+    ToolServerFailed,
+    ToolSession,
+)
 from gateway.ports.vector_index import Hit, IndexedChunk, IndexFeatures, StoreIndex, VectorIndex
+from gateway.ports.web_fetcher import FetchedPage, WebFetcher
+from gateway.ports.web_search import WebPage, WebSearch, WebSearchFailed
 
 __all__ = [
     "Answer",
     "Chunk",
     "ChunkSizes",
+    "ContentDetector",
     "ConversionFailed",
+    "Detection",
     "DocumentConverter",
     "FailureCode",
+    "FetchedPage",
     "Handler",
     "Headers",
     "Hit",
@@ -42,9 +56,19 @@ __all__ = [
     "ObjectStore",
     "Quiet",
     "ServedModel",
+    "ServedTool",
     "ServerKind",
     "StoreIndex",
     "StoredObject",
+    "ToolOutput",
+    "ToolServer",
+    "ToolServerAddress",
+    "ToolServerFailed",
+    "ToolSession",
     "TryAgain",
     "VectorIndex",
+    "WebFetcher",
+    "WebPage",
+    "WebSearch",
+    "WebSearchFailed",
 ]

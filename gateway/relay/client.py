@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from time import perf_counter_ns
 from typing import Any
 
 import msgspec
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.http.event_stream import DONE, EventCutter, event_data, split_events
 from gateway.observability.activity import Activity
-from gateway.relay.answer import LARGE_BYTES, read_answer, read_large_answer
-from gateway.relay.operation import Operation
+from gateway.observability.call import ModelCall
+from gateway.ports import Answer, ModelServer
+from gateway.relay.answer import LARGE_BYTES, note, read_answer, read_event, read_large_answer
+from gateway.relay.operation import Operation, Tee
 from gateway.routing.catalog import Backend, Catalog
 
 __all__ = ["ModelClient"]
@@ -48,6 +53,55 @@ class ModelClient:
                 elsewhere = error.nothing_sent or error.status in _ELSEWHERE
                 if position == len(backends) - 1 or not elsewhere:
                     raise
+        raise AssertionError("a model has a backend")
+
+    @asynccontextmanager
+    async def stream(
+        self, operation: Operation[Any], activity: Activity, request: Mapping[str, Any]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The events' data of a streamed answer, without ``[DONE]``; usage is always asked for.
+
+        Its backends are asked in turn until one has sent a good first event. Raises as ``ask``
+        does; what breaks off later raises ``UpstreamError`` from the iterator. Leaving the block
+        stops the server's work.
+        """
+        body = {**request, "stream": True, "stream_options": {"include_usage": True}}
+        model = self._catalog.find(body["model"], operation.kinds)
+        backends = model.candidates()
+        for position, backend in enumerate(backends):
+            encoded = msgspec.json.encode({**body, "model": backend.model})
+            seen = operation.decode(msgspec.json.encode({**body, "model": model.id}))
+            call = activity.begin_call(operation, seen, backend)
+            call.stream = True
+            tee = operation.tee(encoded) if operation.tee and activity.keeps_content else None
+            events = _StreamedEvents(backend.server, call, tee)
+            try:
+                await events.begin(operation.path, encoded, activity.upstream_headers(call))
+            except GatewayError as error:
+                call.end(error.error_type)
+                events.close()
+                activity.end_call(call)
+                elsewhere = error.nothing_sent or error.status in _ELSEWHERE
+                if position == len(backends) - 1 or not elsewhere:
+                    raise
+                continue
+            except BaseException:
+                call.end("cancelled")
+                events.close()
+                activity.end_call(call)
+                raise
+            try:
+                yield events.run()
+            except GatewayError as error:
+                call.end(error.error_type)
+                raise
+            except BaseException:
+                call.end("cancelled")
+                raise
+            finally:
+                events.close()
+                activity.end_call(call)
+            return
         raise AssertionError("a model has a backend")
 
     async def _ask(
@@ -90,3 +144,83 @@ class ModelClient:
         finally:
             activity.end_call(call)
         return joined
+
+
+class _StreamedEvents:
+    """One streamed answer, read event by event."""
+
+    def __init__(self, server: ModelServer, call: ModelCall, tee: Tee | None) -> None:
+        self._server = server
+        self._call = call
+        self._tee = tee
+        self._cutter = EventCutter()
+        self._answer: Answer | None = None
+        self._first: list[bytes] = []
+
+    async def begin(self, path: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send the request and wait for the first event. Raises the error that it is, if it is
+        one.
+        """
+        answer = self._answer = await self._server.send(path, body, headers)
+        if answer.status != 200:
+            raise await self._server.refusal(path, answer)
+        if answer.content_type != "text/event-stream":
+            raise UpstreamError(
+                f"The model server answered with {answer.content_type or 'no type'} where a "
+                "stream was due.",
+                code="upstream_not_json",
+            )
+        while not self._first:
+            read = await self._read()
+            if read is None:
+                raise _broken_off()
+            self._first = read
+        if error := self._error(self._first[0]):
+            raise error
+        self._call.first_chunk = perf_counter_ns()
+
+    async def run(self) -> AsyncIterator[bytes]:
+        data = self._first
+        while True:
+            for one in data:
+                if one == DONE:
+                    self._call.end()
+                    return
+                if error := self._error(one):
+                    raise error
+                if (seen := read_event(one)) is not None:
+                    note(self._call, seen)
+                if self._tee is not None:
+                    self._tee.event(one)
+                yield one
+            read = await self._read()
+            if read is None:
+                raise _broken_off()
+            data = read
+
+    def close(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+        if self._tee is not None:
+            self._call.content = self._tee.content()
+
+    def _error(self, data: bytes) -> GatewayError | None:
+        return self._server.event_error(data) if b'"error"' in data else None
+
+    async def _read(self) -> list[bytes] | None:
+        """The data of the events that came next, maybe none; ``None`` at the end."""
+        assert self._answer is not None  # begun
+        block = await self._answer.next_block()
+        if block is None:
+            return None
+        if isinstance(block, type):  # Quiet
+            return []
+        events = split_events(self._cutter.feed(block))
+        return [data for event in events if (data := event_data(event))]
+
+
+def _broken_off() -> UpstreamError:
+    return UpstreamError(
+        "The model server ended the stream before the answer was complete.",
+        code="upstream_disconnected",
+    )

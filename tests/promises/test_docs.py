@@ -71,6 +71,10 @@ SECTIONS: dict[str, type[settings.Section]] = {
     "embedding.": settings.EmbeddingSettings,
     "ingestion.": settings.IngestionSettings,
     "search.": settings.SearchSettings,
+    "responses.": settings.ResponseSettings,
+    "batches.": settings.BatchSettings,
+    "moderation.": settings.ModerationSettings,
+    "tools.": settings.ToolSettings,
     "retention.": settings.RetentionSettings,
     "telemetry.": settings.TelemetrySettings,
 }

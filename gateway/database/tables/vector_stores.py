@@ -1,112 +1,22 @@
-"""The tables.
-
-::
-
-    files ──< upload_parts >── uploads
-      │
-      └──< vector_store_files >── vector_stores
-             │    │    │                 └──< file_batches
-             │    │    └──< file_batch_files >───┘
-             │    └──< vector_store_file_attributes
-             └──< chunks
-
-Every row belongs to a project. ``sequence`` is the time of making in microseconds, by which lists
-are ordered; every other time is in seconds since the epoch. ``deleted_at`` marks a tombstone: no
-reader sees the row any more, and a job removes what hangs on it and then the row.
-"""
+"""Vector stores, their files and chunks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from gateway.database.tables.base import Base, Id, Project
 
 __all__ = [
     "AttributeRow",
-    "Base",
     "ChunkRow",
     "FileBatchFileRow",
     "FileBatchRow",
-    "FileRow",
-    "JobRow",
-    "UploadPartRow",
-    "UploadRow",
     "VectorStoreFileRow",
     "VectorStoreRow",
 ]
-
-Id = String(80)
-Project = String(120)
-
-
-class Base(MappedAsDataclass, DeclarativeBase):
-    """What all rows have in common: they are made with keywords."""
-
-    type_annotation_map = {int: BigInteger, dict[str, Any]: JSON, list[Any]: JSON, str: Text}  # noqa: RUF012  (SQLAlchemy's way)
-
-
-class FileRow(Base, kw_only=True):
-    """A file of the Files API. Its bytes lie under ``object_key`` in the object store."""
-
-    __tablename__ = "files"
-    __table_args__ = (Index("files_by_project", "project", "sequence"),)
-
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    project: Mapped[str] = mapped_column(Project)
-    sequence: Mapped[int]
-    filename: Mapped[str]
-    purpose: Mapped[str] = mapped_column(String(40))
-    bytes: Mapped[int]
-    sha256: Mapped[str] = mapped_column(String(64))
-    media_type: Mapped[str | None] = mapped_column(default=None)
-    expires_at: Mapped[int | None] = mapped_column(default=None, index=True)
-    deleted_at: Mapped[int | None] = mapped_column(default=None)
-
-    @property
-    def object_key(self) -> str:
-        return f"{self.project}/files/{self.id}/content"
-
-    @property
-    def document_key(self) -> str:
-        """Where the structured JSON of its conversion is kept."""
-        return f"{self.project}/files/{self.id}/document.json"
-
-
-class UploadRow(Base, kw_only=True):
-    """An upload in parts. ``status`` is pending, completed, cancelled or expired."""
-
-    __tablename__ = "uploads"
-
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    project: Mapped[str] = mapped_column(Project, index=True)
-    sequence: Mapped[int]
-    filename: Mapped[str]
-    purpose: Mapped[str] = mapped_column(String(40))
-    bytes: Mapped[int]
-    """As announced."""
-    media_type: Mapped[str]
-    status: Mapped[str] = mapped_column(String(20), default="pending")
-    expires_at: Mapped[int] = mapped_column(index=True)
-    file_expires_after: Mapped[int | None] = mapped_column(default=None)
-    """In seconds, of the file that it becomes."""
-    file_id: Mapped[str | None] = mapped_column(Id, default=None)
-
-
-class UploadPartRow(Base, kw_only=True):
-    __tablename__ = "upload_parts"
-
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    project: Mapped[str] = mapped_column(Project)
-    upload_id: Mapped[str] = mapped_column(
-        Id, ForeignKey("uploads.id", ondelete="CASCADE"), index=True
-    )
-    sequence: Mapped[int]
-    bytes: Mapped[int]
-
-    @property
-    def object_key(self) -> str:
-        return f"{self.project}/uploads/{self.upload_id}/{self.id}"
 
 
 class VectorStoreRow(Base, kw_only=True):
@@ -263,19 +173,3 @@ class ChunkRow(Base, kw_only=True):
     """The caller's id of a chunk that was inserted ready-made."""
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", default_factory=dict)
     """The caller's metadata of such a chunk."""
-
-
-class JobRow(Base, kw_only=True):
-    """The queue where the database is SQLite; PostgreSQL's is procrastinate's own."""
-
-    __tablename__ = "jobs"
-    __table_args__ = (Index("jobs_due", "due_at"),)
-
-    id: Mapped[str] = mapped_column(Id, primary_key=True)
-    kind: Mapped[str] = mapped_column(String(40))
-    payload: Mapped[dict[str, Any]]
-    due_at: Mapped[float]
-    """When it may be taken; a lease puts it off."""
-    attempt: Mapped[int] = mapped_column(default=0)
-    holder: Mapped[str | None] = mapped_column(String(40), default=None)
-    """The lease's owner, while it is in work."""

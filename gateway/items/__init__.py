@@ -1,0 +1,1 @@
+"""Items: what goes into a model, comes out of it, and is kept in conversations."""

@@ -1,0 +1,93 @@
+"""Every setting, one class per concern.
+
+``gateway.configuration`` reads them from a file and the environment.
+"""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from gateway.settings.documents import DocumentSettings, IngestionSettings, SearchSettings
+from gateway.settings.models import (
+    BackendSettings,
+    BackendTimeoutSettings,
+    EmbeddingSettings,
+    ModelSettings,
+    TimeoutSettings,
+    backend_of,
+)
+from gateway.settings.responses import BatchSettings, ResponseSettings
+from gateway.settings.safety import ModerationSettings
+from gateway.settings.section import (
+    ModelKind,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    SettingsError,
+    is_header_value,
+)
+from gateway.settings.server import LimitSettings, ServerSettings, TelemetrySettings
+from gateway.settings.storage import (
+    DatabaseSettings,
+    ObjectSettings,
+    RetentionSettings,
+    VectorSettings,
+)
+from gateway.settings.tools import ToolSettings
+
+__all__ = [
+    "BackendSettings",
+    "BackendTimeoutSettings",
+    "BatchSettings",
+    "DatabaseSettings",
+    "DocumentSettings",
+    "EmbeddingSettings",
+    "IngestionSettings",
+    "LimitSettings",
+    "ModelKind",
+    "ModelSettings",
+    "ModerationSettings",
+    "ObjectSettings",
+    "PositiveFloat",
+    "PositiveInt",
+    "ResponseSettings",
+    "RetentionSettings",
+    "SearchSettings",
+    "Section",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "TelemetrySettings",
+    "TimeoutSettings",
+    "ToolSettings",
+    "VectorSettings",
+    "backend_of",
+    "is_header_value",
+]
+
+
+class Settings(Section, frozen=True):
+    """All of it. ``load_settings`` makes one."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    models: list[ModelSettings] = field(default_factory=list)
+    discover: list[str | BackendSettings] = field(default_factory=list)
+    """Model servers whose models are found by asking ``/v1/models``."""
+    discover_interval_seconds: PositiveFloat = 10.0
+    timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    objects: ObjectSettings = field(default_factory=ObjectSettings)
+    vectors: VectorSettings = field(default_factory=VectorSettings)
+    documents: DocumentSettings = field(default_factory=DocumentSettings)
+    embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+    ingestion: IngestionSettings = field(default_factory=IngestionSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    responses: ResponseSettings = field(default_factory=ResponseSettings)
+    batches: BatchSettings = field(default_factory=BatchSettings)
+    moderation: ModerationSettings = field(default_factory=ModerationSettings)
+    tools: ToolSettings = field(default_factory=ToolSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    data_dir: str = "./understudy-data"
+    """The only folder that the gateway writes to."""

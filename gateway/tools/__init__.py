@@ -1,0 +1,1 @@
+"""Tools that the gateway runs, and LlamaStack's tool groups and connectors."""
