@@ -16,6 +16,7 @@
     ├── UnsupportedMediaType        415  invalid_request_error
     ├── RangeNotSatisfiable         416  invalid_request_error   + content-range
     ├── UnprocessableRequest        422  invalid_request_error
+    ├── ToolServerError             424  external_connector_error  a server of tools failed
     ├── RateLimited                 429  rate_limit_error        + retry-after
     ├── UpstreamError               502  upstream_error          the server behind us failed
     │   ├── UpstreamUnavailable     503  service_unavailable     + retry-after
@@ -53,6 +54,7 @@ __all__ = [
     "RateLimited",
     "RequestStalled",
     "ShuttingDown",
+    "ToolServerError",
     "UnprocessableRequest",
     "UnsupportedMediaType",
     "UpstreamConnectTimeout",
@@ -195,6 +197,14 @@ class RangeNotSatisfiable(GatewayError):
 class UnprocessableRequest(GatewayError):
     status = 422
     type = "invalid_request_error"
+
+
+class ToolServerError(GatewayError):
+    """A server of tools (MCP) that the caller names can't say which tools it has."""
+
+    status = 424
+    type = "external_connector_error"
+    default_code = "tool_server_failed"
 
 
 class RateLimited(GatewayError):

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from gateway.errors import GatewayError, InvalidRequest, NotFound
+from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 
 __all__ = ["Profile", "profile_of"]
 
@@ -47,6 +47,11 @@ class Profile(Struct, frozen=True, kw_only=True):
     """How long files with the purpose ``batch`` stay that were made without ``expires_after``."""
     file_status_details: str | UnsetType
     """A file's ``status_details``."""
+    mcp_approval: bool
+    """A tool of an MCP server is run only once the caller has approved the call, where the
+    request doesn't say (``require_approval``)."""
+    late_cancel: type[GatewayError]
+    """The error for cancelling a response that is over."""
 
 
 _OPENAI = Profile(
@@ -64,6 +69,8 @@ _OPENAI = Profile(
     malformed_file_id=NotFound,
     batch_file_seconds=30 * 24 * 3600,
     file_status_details=UNSET,
+    mcp_approval=True,
+    late_cancel=InvalidRequest,
 )
 _LLAMASTACK = Profile(
     prefixed_model_ids=True,
@@ -80,6 +87,8 @@ _LLAMASTACK = Profile(
     malformed_file_id=InvalidRequest,
     batch_file_seconds=None,
     file_status_details="",
+    mcp_approval=False,
+    late_cancel=Conflict,
 )
 
 

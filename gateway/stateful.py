@@ -72,7 +72,7 @@ class Stateful:
         self._client = client
         self._embedder = embedder
         self._data_dir = Path(settings.data_dir).absolute()
-        self._workspace = Workspace(self._data_dir)
+        self.workspace = Workspace(self._data_dir)
         self._last_active = LastActive(state.database)
         self.intake = FormIntake(settings.limits.max_concurrent_uploads)
         self._chunking = ChunkingResolver(catalog)
@@ -92,7 +92,7 @@ class Stateful:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The time in which requests are taken."""
-        async with self._last_active.running(), self._workspace.open():
+        async with self._last_active.running(), self.workspace.open():
             yield
 
     def routes(self) -> list[HTTPRouteHandler]:
@@ -100,7 +100,7 @@ class Stateful:
             self.files,
             self._state.converter,
             self._chunking,
-            self._workspace,
+            self.workspace,
             self._settings.ingestion,
         )
         return [

@@ -110,6 +110,12 @@ class SearchService:
             data=search_results(self._profile, found.ranking, found.chunks),
         )
 
+    async def check(self, principal: Principal, store_id: str, request: SearchRequest) -> None:
+        """Raises as ``search`` does for what can be known without searching."""
+        plan = plan_search(request, self._settings)
+        self._rerank_model(plan, "ranking_options.model")
+        _possible(plan, await self._store(principal, store_id))
+
     async def query(
         self, principal: Principal, activity: Activity, request: QueryRequest
     ) -> QueryAnswer:

@@ -12,6 +12,7 @@
 
     conversations ──< conversation_items        prompts ──< prompt_versions
     responses ──< response_events               batches ──< batch_lines
+        └──< response_items
     chat_completions     shields     tool_groups
 
 Every row belongs to a project. ``sequence`` is the time of making in microseconds, by which lists
@@ -26,7 +27,7 @@ from gateway.database.tables.conversations import ConversationItemRow, Conversat
 from gateway.database.tables.files import FileRow, UploadPartRow, UploadRow
 from gateway.database.tables.jobs import JobRow
 from gateway.database.tables.prompts import PromptRow, PromptVersionRow
-from gateway.database.tables.responses import ResponseEventsRow, ResponseRow
+from gateway.database.tables.responses import ResponseEventsRow, ResponseItemRow, ResponseRow
 from gateway.database.tables.shields import ShieldRow
 from gateway.database.tables.tool_groups import ToolGroupRow
 from gateway.database.tables.vector_stores import (
@@ -54,6 +55,7 @@ __all__ = [
     "PromptRow",
     "PromptVersionRow",
     "ResponseEventsRow",
+    "ResponseItemRow",
     "ResponseRow",
     "ShieldRow",
     "ToolGroupRow",

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.database.tables.base import Base, Id, Project
 
-__all__ = ["ResponseEventsRow", "ResponseRow"]
+__all__ = ["ResponseEventsRow", "ResponseItemRow", "ResponseRow"]
 
 
 class ResponseRow(Base, kw_only=True):
@@ -38,11 +38,27 @@ class ResponseRow(Base, kw_only=True):
     """The items made so far, with what ``include`` may hide."""
     request: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     """What a worker needs to do it, while it is in the background and not over."""
+    private: Mapped[bool] = mapped_column(default=False)
+    """Whether it needs secrets that only the process has that took the request."""
+    streamed: Mapped[bool] = mapped_column(default=False)
+    """Whether its events are kept."""
     attempt: Mapped[int] = mapped_column(default=0)
     touched_at: Mapped[int] = mapped_column(default=0)
     """When a worker last showed that it has it."""
     traceparent: Mapped[str | None] = mapped_column(String(64), default=None)
     """Of the request that asked for it."""
+
+
+class ResponseItemRow(Base, kw_only=True):
+    """Which response an item of an output is in, for those who refer to it by its id."""
+
+    __tablename__ = "response_items"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    project: Mapped[str] = mapped_column(Project)
+    response_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("responses.id", ondelete="CASCADE"), index=True
+    )
 
 
 class ResponseEventsRow(Base, kw_only=True):

@@ -97,6 +97,8 @@ def upgrade() -> None:
         sa.Column("input", sa.JSON(), nullable=False),
         sa.Column("output", sa.JSON(), nullable=False),
         sa.Column("request", sa.JSON(), nullable=True),
+        sa.Column("private", sa.Boolean(), nullable=False),
+        sa.Column("streamed", sa.Boolean(), nullable=False),
         sa.Column("attempt", sa.BigInteger(), nullable=False),
         sa.Column("touched_at", sa.BigInteger(), nullable=False),
         sa.Column("traceparent", sa.String(length=64), nullable=True),
@@ -174,3 +176,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["response_id"], ["responses.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("response_id", "first"),
     )
+    op.create_table(
+        "response_items",
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("project", sa.String(length=120), nullable=False),
+        sa.Column("response_id", sa.String(length=80), nullable=False),
+        sa.ForeignKeyConstraint(["response_id"], ["responses.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("response_items", schema=None) as batch_op:
+        batch_op.create_index("ix_response_items_response_id", ["response_id"], unique=False)

@@ -1,0 +1,233 @@
+"""Images and files in the input of a response, made into what a chat model takes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import GatewayError, InvalidRequest, NotFound, UpstreamError
+from gateway.files.service import FileService
+from gateway.identity.principal import Principal
+from gateway.ingestion.workspace import Workspace
+from gateway.observability.activity import Activity
+from gateway.ports import ChunkSizes, ConversionFailed, DocumentConverter, WebFetcher
+
+__all__ = ["InputReader"]
+
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
+MAX_FILE_BYTES = 32 * 1024 * 1024
+"""As large as OpenAI takes it."""
+MAX_ATTACHMENTS = 100
+"""Images and files in one context."""
+AT_ONCE = 4
+
+_IMAGES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"RIFF", "image/webp"),
+)
+_WHOLE = ChunkSizes(max_chunk_size_tokens=4096, chunk_overlap_tokens=0)
+
+
+class InputReader:
+    """Reads attachments for one response; each is read once, however often its turn comes.
+
+    Images become data URLs and documents text, so that a model server never fetches what a
+    caller names.
+    """
+
+    def __init__(
+        self,
+        principal: Principal,
+        files: FileService,
+        fetcher: WebFetcher | None,
+        converter: DocumentConverter,
+        workspace: Workspace,
+    ) -> None:
+        self._principal = principal
+        self._files = files
+        self._fetcher = fetcher
+        self._converter = converter
+        self._workspace = workspace
+        self._read: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    async def read(self, activity: Activity, items: Sequence[Mapping[str, Any]]) -> None:
+        """Read all that these items name. Raises ``InvalidRequest`` and ``NotFound`` that name
+        the part at fault, and ``UpstreamError``.
+        """
+        wanted: dict[tuple[str, ...], tuple[Mapping[str, Any], str]] = {}
+        for place, item in enumerate(items):
+            for number, part in enumerate(_parts_of(item)):
+                if part["type"] in ("input_image", "input_file"):
+                    wanted.setdefault(_key(part), (part, f"input[{place}].content[{number}]"))
+        missing = {key: one for key, one in wanted.items() if key not in self._read}
+        if len(wanted) > MAX_ATTACHMENTS:
+            raise InvalidRequest(
+                f"The input has more than {MAX_ATTACHMENTS} images and files.", param="input"
+            )
+        if not missing:
+            return
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def fill(key: tuple[str, ...], part: Mapping[str, Any], param: str) -> None:
+            async with turns:
+                if part["type"] == "input_image":
+                    self._read[key] = await self._image(part, param)
+                else:
+                    self._read[key] = await self._file(activity, part, param)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for key, (part, param) in missing.items():
+                    group.create_task(fill(key, part, param))
+        except* GatewayError as failed:
+            raise failed.exceptions[0] from None
+
+    def content(self, parts: Sequence[Mapping[str, Any]]) -> Any:
+        """A chat message's content: a string where it is nothing but text."""
+        shown = [self._part(part) for part in parts]
+        if all(part["type"] == "text" for part in shown):
+            return "\n".join(part["text"] for part in shown)
+        return shown
+
+    def _part(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        match part["type"]:
+            case "input_image" | "input_file":
+                return self._read[_key(part)]
+            case "input_audio":
+                return {"type": "input_audio", "input_audio": part["input_audio"]}
+            case "refusal":
+                return {"type": "text", "text": part["refusal"]}
+        return {"type": "text", "text": part["text"]}
+
+    async def _image(self, part: Mapping[str, Any], param: str) -> dict[str, Any]:
+        url = part.get("image_url")
+        if part.get("file_id"):
+            data, _ = await self._stored(part["file_id"], MAX_IMAGE_BYTES, f"{param}.file_id")
+        elif not url:
+            raise InvalidRequest(
+                f"Missing required parameter: '{param}.image_url' or '{param}.file_id'.",
+                param=f"{param}.image_url",
+                code="missing_required_parameter",
+            )
+        elif url.startswith("data:"):
+            data = _data_url(url, MAX_IMAGE_BYTES, f"{param}.image_url")
+        else:
+            data, _ = await self._fetched(url, MAX_IMAGE_BYTES, f"{param}.image_url")
+        media_type = next((kind for magic, kind in _IMAGES if data.startswith(magic)), None)
+        if media_type is None:
+            raise InvalidRequest(
+                "The image is in no format that is supported: PNG, JPEG, GIF or WebP.",
+                param=param,
+                code="invalid_image_format",
+            )
+        image = {"url": f"data:{media_type};base64,{base64.b64encode(data).decode()}"}
+        if part.get("detail") in ("low", "high", "auto"):
+            image["detail"] = part["detail"]
+        return {"type": "image_url", "image_url": image}
+
+    async def _file(
+        self, activity: Activity, part: Mapping[str, Any], param: str
+    ) -> dict[str, Any]:
+        name = part.get("filename")
+        if part.get("file_id"):
+            data, stored = await self._stored(part["file_id"], MAX_FILE_BYTES, f"{param}.file_id")
+        elif part.get("file_data"):
+            data, stored = _file_data(part["file_data"], f"{param}.file_data"), "document"
+        elif part.get("file_url"):
+            where = f"{param}.file_url"
+            data, stored = await self._fetched(part["file_url"], MAX_FILE_BYTES, where)
+        else:
+            raise InvalidRequest(
+                f"Missing required parameter: '{param}.file_id', 'file_url' or 'file_data'.",
+                param=f"{param}.file_id",
+                code="missing_required_parameter",
+            )
+        name = name or stored
+        with activity.step("convert"):
+            text = await self._text(data, name, param)
+        return {"type": "text", "text": f"File {name}:\n{text}"}
+
+    async def _text(self, data: bytes, name: str, param: str) -> str:
+        async with self._workspace.folder() as folder:
+            source, document = folder / "content", folder / "document.json"
+            await asyncio.to_thread(Path.write_bytes, source, data)
+            try:
+                await self._converter.convert(source, name, document)
+                chunks = await self._converter.chunk(document, _WHOLE)
+            except ConversionFailed as error:
+                if error.code == "server_error":
+                    raise UpstreamError(error.message, code="conversion_failed") from None
+                raise InvalidRequest(error.message, param=param, code=error.code) from None
+        return "\n\n".join(chunk.text for chunk in chunks)
+
+    async def _stored(self, file_id: str, most: int, param: str) -> tuple[bytes, str]:
+        try:
+            content = await self._files.content(self._principal, file_id)
+        except (InvalidRequest, NotFound) as error:
+            error.param = param
+            raise
+        if content.size > most:
+            raise _too_large(most, param)
+        blocks = [block async for block in content.read(0, content.size)]
+        return b"".join(blocks), content.filename
+
+    async def _fetched(self, url: str, most: int, param: str) -> tuple[bytes, str]:
+        if self._fetcher is None:
+            raise InvalidRequest("URLs are not fetched here.", param=param, code="invalid_value")
+        page = await self._fetcher.fetch(url, max_bytes=most, param=param)
+        return page.data, page.filename
+
+
+def _parts_of(item: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    if item["type"] == "message" and item["role"] != "assistant":
+        content: Sequence[Mapping[str, Any]] = item["content"]
+        return content
+    if item["type"] == "function_call_output" and not isinstance(item["output"], str):
+        output: Sequence[Mapping[str, Any]] = item["output"]
+        return output
+    return ()
+
+
+def _key(part: Mapping[str, Any]) -> tuple[str, ...]:
+    fields = ("image_url", "file_id", "file_url", "file_data", "filename", "detail")
+    return (part["type"], *(str(part.get(name) or "") for name in fields))
+
+
+def _data_url(url: str, most: int, param: str) -> bytes:
+    head, comma, data = url.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise InvalidRequest(
+            "A data URL has to be 'data:TYPE;base64,DATA'.", param=param, code="invalid_value"
+        )
+    return _base64(data, most, param)
+
+
+def _file_data(given: str, param: str) -> bytes:
+    if given.startswith("data:"):
+        return _data_url(given, MAX_FILE_BYTES, param)
+    return _base64(given, MAX_FILE_BYTES, param)
+
+
+def _base64(data: str, most: int, param: str) -> bytes:
+    if len(data) > most * 4 // 3 + 4:
+        raise _too_large(most, param)
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(
+            "The data is not valid base64.", param=param, code="invalid_value"
+        ) from None
+
+
+def _too_large(most: int, param: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"It is larger than {most} bytes, the most that a response takes.",
+        param=param,
+        code="file_too_large",
+    )
