@@ -145,8 +145,10 @@ def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
 def _thought(item: Mapping[str, Any]) -> str:
     if item.get("content"):
         return "".join(part["text"] for part in item["content"])
-    sealed = item.get("encrypted_content")
-    return unseal(sealed) if sealed else ""
+    try:
+        return unseal(item.get("encrypted_content") or "")
+    except InvalidRequest:
+        return ""  # another server's, which nobody else can read; the conversation goes on
 
 
 def _think(message: dict[str, Any], thought: list[str], *, keep: bool) -> None:

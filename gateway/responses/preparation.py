@@ -98,7 +98,7 @@ class Preparation:
         answered = approvals(context)
         check_calls(context.items)
         for item in context.items:
-            if item["type"] in ("compaction", "reasoning") and item.get("encrypted_content"):
+            if item["type"] == "compaction":
                 unseal(item["encrypted_content"])
         system = [rendered.text if rendered is not None else "", request.instructions or ""]
         return Assignment(
