@@ -1,4 +1,4 @@
-"""LangChain and LangGraph on the Responses API; `langchain_openai_classes.py` prints what it heard."""
+"""LangChain and LangGraph on the Responses API; what is heard is printed by its neighbour."""
 
 import os
 from typing import Any

@@ -1,6 +1,6 @@
 """OpenAI's Agents SDK on the Responses API: prints one line of JSON.
 
-A small model doesn't choose tools by itself, so the first turn is forced to; the SDK frees the next one.
+A small model doesn't choose tools by itself: the first turn has to, and the SDK frees the next.
 """
 
 import asyncio
@@ -79,10 +79,8 @@ async def main() -> None:
         "How is the weather in Paris?",
     )
     streamed = Runner.run_streamed(agent_of(client), QUESTION)
-    pieces = []
-    async for event in streamed.stream_events():
-        if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
-            pieces.append(event.data.delta)
+    raw = [event.data async for event in streamed.stream_events() if hasattr(event, "data")]
+    pieces = [event.delta for event in raw if event.type == "response.output_text.delta"]
     session = OpenAIConversationsSession(openai_client=client)
     await Runner.run(agent_of(client), QUESTION, session=session)
     await Runner.run(agent_of(client), "And of Italy?", session=session)
