@@ -61,7 +61,7 @@ class GuardAnswer(Struct, frozen=True, kw_only=True):
         ``None`` where nothing is known of that choice.
         """
         for token in self.tokens:
-            chances = [token, *(one for one in token.top_logprobs if one.token != token.token)]
+            chances = token.top_logprobs or [token]
             if _begins(token.token, word) == _begins(token.token, other):
                 continue
             likely = sum(_chance(one) for one in chances if _begins(one.token, word))

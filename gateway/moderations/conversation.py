@@ -75,17 +75,18 @@ def conversation_of(
         if message.get("role") not in ("user", "assistant"):
             continue
         turn = _turn(message, f"{param}[{position}]", strict=False)
-        room -= len(turn.text)
-        if room < 0:
-            break
         if not turn.text.strip() and not turn.images:
             continue
+        turn = replace(turn, text=turn.text[-room:])
+        room -= len(turn.text)
         if turn.role == turns[0].role:
             turns[0] = _joined(turn, turns[0])
         elif len(turns) > _MOST_TURNS:
             break
         else:
             turns.insert(0, turn)
+        if room <= 0:
+            break
     if turns[0].role == "assistant":
         turns = turns[1:] if len(turns) > 1 else [replace(turns[0], role="user")]
     return turns
