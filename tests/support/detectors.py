@@ -2,9 +2,9 @@
 
     with DetectorServer(words={"idiot": "hap"}) as detectors: …
 
-Path, headers, shapes and errors are those of `trustyai-explainability/guardrails-detectors`: a list
-of detections for each of `contents`, `{"code", "message"}` for what it refuses, and the plain
-`Unauthorized` of the proxy in front of it. What it finds are words, where the real ones have models.
+Path, headers, shapes and errors are those of TrustyAI's guardrails-detectors: a list of detections
+for each of `contents`, `{"code", "message"}` for what it refuses, and the plain `Unauthorized` of
+the proxy in front of it. What it finds are words, where the real ones have models.
 """
 
 from __future__ import annotations

@@ -191,7 +191,8 @@ def test_what_is_no_completion_is_an_error(body):
 
 def test_odd_probabilities_do_no_harm():
     """Tiny ones are none, and one above 1 is 1."""
-    tokens = [{"token": "Yes", "logprob": 9e9, "top_logprobs": [{"token": "No", "logprob": -1e9}]}]
+    top = [{"token": "Yes", "logprob": 9e9}, {"token": "No", "logprob": -1e9}]
+    tokens = [{"token": "Yes", "logprob": 9e9, "top_logprobs": top}]
     choice = {"message": {"content": "Yes"}, "logprobs": {"content": tokens}}
     answer = read_guard_answer(json.dumps({"choices": [choice]}).encode())
     assert answer.probability("yes", "no") == 1.0
