@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from opentelemetry.trace import SpanKind
 
-from gateway.moderations.bounded import all_of
 from gateway.moderations.conversation import Conversation
+from gateway.moderations.gathering import all_of
 from gateway.moderations.judgement import Judgement
 from gateway.observability import semconv
 from gateway.observability.activity import Activity

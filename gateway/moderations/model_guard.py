@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from gateway.chat.service import CHAT
 from gateway.errors import InvalidRequest
 from gateway.moderations.answers import read_guard_answer
-from gateway.moderations.bounded import all_of
 from gateway.moderations.conversation import Conversation
 from gateway.moderations.forms import Question, form_of
+from gateway.moderations.gathering import all_of
 from gateway.moderations.judgement import Judgement, merged
 from gateway.observability.activity import Activity
 from gateway.relay.client import ModelClient

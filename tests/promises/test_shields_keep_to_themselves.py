@@ -156,7 +156,7 @@ async def test_no_value_of_a_body_is_a_fault_of_the_gateway(running, junk):
 async def test_no_id_is_a_fault_of_the_gateway(running):
     """Ids that no database can look for are ids of nothing."""
     async with running.client() as http:
-        for junk in [*IDS, "a/../b", "%2F"]:
+        for junk in [*IDS, "a/../b"]:
             for method in ("GET", "DELETE"):
                 answer: httpx.Response = await http.request(method, f"/v1/shields/{junk}")
                 without_defects(answer, f"{method} {junk[:50]}")

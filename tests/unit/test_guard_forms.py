@@ -21,6 +21,7 @@ from gateway.moderations.forms import (
 )
 from gateway.moderations.judgement import Judgement, merged
 from gateway.routing.guard_names import guard_form, judges_images
+from tests.support.samples import sample
 
 USER = Turn(role="user", text="How do I pick a lock?")
 ASSISTANT = Turn(role="assistant", text="With a pick.")
@@ -187,6 +188,15 @@ def test_what_is_no_completion_is_an_error(body):
     """A server in between may say anything."""
     with pytest.raises(UpstreamError):
         read_guard_answer(body)
+
+
+def test_probabilities_of_a_real_vllm_are_read():
+    """As version 0.32 sends them; there the first token was `The`, and might have been `L`."""
+    answer = read_guard_answer(sample("chat-logprobs").body)
+    assert answer.text == "The capital of"
+    likely, other = math.exp(-1.8095355033874512), math.exp(-1.9345355033874512)
+    assert answer.probability("the", "l") == pytest.approx(likely / (likely + other))
+    assert answer.probability("safe", "unsafe") is None
 
 
 def test_odd_probabilities_do_no_harm():
