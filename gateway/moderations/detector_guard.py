@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from urllib.parse import urlsplit
 
 from opentelemetry.trace import SpanKind
 
 from gateway.moderations.conversation import Conversation
 from gateway.moderations.gathering import all_of
-from gateway.moderations.judgement import Judgement
+from gateway.moderations.judgement import Judgement, merged
 from gateway.observability import semconv
 from gateway.observability.activity import Activity
 from gateway.ports import ContentDetector, Detection
@@ -20,6 +21,9 @@ __all__ = ["DetectorGuard"]
 
 _MOST_TEXTS = 32
 """In one call."""
+
+_OVERLAP = 8
+"""The part of a piece that the next one has too."""
 
 
 class DetectorGuard:
@@ -46,10 +50,20 @@ class DetectorGuard:
     async def judge(
         self, activity: Activity, conversations: Sequence[Conversation]
     ) -> list[Judgement]:
-        texts = [one[-1].text for one in conversations]
+        pieces = [self._pieces(one[-1].text) for one in conversations]
+        texts = [text for some in pieces for text in some]
         batches = [texts[at : at + _MOST_TEXTS] for at in range(0, len(texts), _MOST_TEXTS)]
-        judged = await all_of(self._detect(activity, one) for one in batches)
-        return [self._judgement(detection) for detections in judged for detection in detections]
+        judged = await all_of(partial(self._detect, activity), batches)
+        judgements = (self._judgement(one) for detections in judged for one in detections)
+        return [merged([next(judgements) for _ in some]) for some in pieces]
+
+    def _pieces(self, text: str) -> list[str]:
+        """The text, or parts of it that the detector reads whole; each begins in the one before."""
+        most = self._settings.max_characters or len(text)
+        if len(text) <= most:
+            return [text]
+        overlap = most // _OVERLAP
+        return [text[at : at + most] for at in range(0, len(text) - overlap, most - overlap)]
 
     async def _detect(self, activity: Activity, texts: Sequence[str]) -> list[Detection]:
         async with self._turns:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from gateway.moderations.answers import GuardAnswer, no_verdict
@@ -25,7 +26,7 @@ __all__ = ["GraniteGuardian", "GuardModelForm", "LlamaGuard", "Question", "TaskP
 _CODE = re.compile(r"\b[SO]\d{1,2}\b", re.IGNORECASE)
 _SCORE = re.compile(r"<score>\s*(yes|no)\s*</score>", re.IGNORECASE)
 _CONFIDENCE = re.compile(r"<confidence>\s*(high|low)\s*</confidence>", re.IGNORECASE)
-_FIRST_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w+")
 
 
 class Question(Struct, frozen=True):
@@ -101,9 +102,13 @@ class TaskPrompt:
     )
 
     def questions(self, conversation: Conversation) -> Sequence[Question]:
-        shown = "\n\n".join(f"[{turn.role}]\n{turn.text}" for turn in conversation)
+        # As JSON, so that nobody who is judged can write what looks like another message.
+        shown = [{"role": turn.role, "content": turn.text} for turn in conversation]
         last = conversation[-1]
-        text = f"{shown}\n\n[end]\nIs the last message, by the {last.role}, safe or unsafe?"
+        text = (
+            f"{msgspec.json.encode(shown).decode()}\n\n"
+            f"Is the last message, by the {last.role}, safe or unsafe?"
+        )
         content = Turn(role="user", text=text, images=last.images).message()["content"]
         messages = [
             {"role": "system", "content": self._task},
@@ -123,14 +128,13 @@ def form_of(settings: GuardModelSettings) -> GuardModelForm:
 
 
 def read_safe_or_unsafe(answer: GuardAnswer) -> Judgement:
-    """Raises ``UpstreamError`` for an answer that is no verdict."""
-    first, _, rest = answer.text.partition("\n")
-    word = _FIRST_WORD.search(first.lower())
-    if word is None or word[0] not in ("safe", "unsafe"):
-        raise no_verdict(answer, "'safe' or 'unsafe'")
-    if word[0] == "safe":
+    """Raises ``UpstreamError`` for an answer that is no verdict: ``safe`` must stand alone."""
+    words = _WORD.findall(answer.text.lower())
+    if words == ["safe"]:
         return Judgement(flagged=False)
-    codes = list(dict.fromkeys(code.upper() for code in _CODE.findall(f"{first}\n{rest}")))
+    if words[:1] != ["unsafe"]:
+        raise no_verdict(answer, "'safe' or 'unsafe'")
+    codes = list(dict.fromkeys(code.upper() for code in _CODE.findall(answer.text)))
     score = answer.probability("unsafe", "safe")
     return Judgement(
         flagged=True, violated=codes, scores=dict.fromkeys(codes, 1.0 if score is None else score)
@@ -138,13 +142,12 @@ def read_safe_or_unsafe(answer: GuardAnswer) -> Judgement:
 
 
 def read_yes_or_no(answer: GuardAnswer, risk: str) -> Judgement:
-    """Raises ``UpstreamError`` for an answer that is no verdict."""
-    tagged = _SCORE.search(answer.text)
-    word = _FIRST_WORD.search(answer.text)
-    verdict = (tagged[1] if tagged else word[0] if word else "").lower()
-    if verdict not in ("yes", "no"):
+    """Raises ``UpstreamError`` for an answer that is no verdict: ``No`` must stand alone."""
+    bare = _CONFIDENCE.sub("", answer.text).lower()
+    words = _SCORE.findall(bare) or _WORD.findall(bare)
+    flagged = words[:1] == ["yes"]
+    if not flagged and words != ["no"]:
         raise no_verdict(answer, "'Yes' or 'No'")
-    flagged = verdict == "yes"
     score = answer.probability("yes", "no")
     if score is None:
         confidence = _CONFIDENCE.search(answer.text)

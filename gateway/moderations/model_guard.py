@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -43,14 +44,14 @@ class ModelGuard:
     async def judge(
         self, activity: Activity, conversations: Sequence[Conversation]
     ) -> list[Judgement]:
-        return await all_of(self._judge(activity, one) for one in conversations)
+        return await all_of(partial(self._judge, activity), conversations)
 
     async def _judge(self, activity: Activity, conversation: Conversation) -> Judgement:
         if not self.takes_images:
             *before, last = conversation
             conversation = [*(replace(turn, images=()) for turn in before), last]
         questions = self._form.questions(conversation)
-        judgements = await all_of(self._ask(activity, one) for one in questions)
+        judgements = await all_of(partial(self._ask, activity), questions)
         return merged(judgements).without(self._settings.excluded_categories)
 
     async def _ask(self, activity: Activity, question: Question) -> Judgement:

@@ -73,6 +73,8 @@ class DetectorSettings(Section, frozen=True):
     """``detector_params`` of each request: ``{regex: [email]}``."""
     threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
     """The score from which on a text is flagged."""
+    max_characters: PositiveInt | None = None
+    """A longer text is sent in pieces that overlap, for models that read only so much."""
     categories: dict[str, list[ModerationCategory]] = field(default_factory=dict)
     """OpenAI's categories for the detector's own, beside those that are known."""
     excluded_categories: list[str] = field(default_factory=list)

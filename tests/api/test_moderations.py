@@ -69,6 +69,7 @@ async def gateway(servers, detectors) -> AsyncIterator[InProcessGateway]:
         ],
         "detectors": [
             {"name": "words", "url": detectors.url, "categories": {"drugs": ["illicit"]}},
+            {"name": "short", "url": detectors.url, "max_characters": 40},
             {"name": "strict", "url": detectors.url, "threshold": 0.95},
         ],
     }
@@ -201,6 +202,17 @@ async def test_what_is_below_the_threshold_is_told_by_its_score(client):
     assert not answer.results[0].flagged
     assert flagged_in(answer.results[0]) == set()
     assert answer.results[0].category_scores.hate == pytest.approx(0.9)
+
+
+async def test_a_long_text_is_sent_to_a_detector_in_pieces(client, detectors):
+    """Each of which it reads whole; the word that a cut would part is in one of them."""
+    before = len(detectors.requests)
+    for at in (0, 37, 90, 200):
+        text = "." * at + "idiot" + "." * (230 - at)
+        answer = await client.moderations.create(input=["hello", text], model="short")
+        assert [one.flagged for one in answer.results] == [False, True]
+    sent = [text for one in detectors.requests[before:] for text in one.body["contents"]]
+    assert max(map(len, sent)) == 40
 
 
 async def test_the_guards_own_words_are_in_the_metadata(gateway):
