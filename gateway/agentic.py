@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from litestar.handlers import HTTPRouteHandler
 
 from gateway.ingestion.reaper import Chore
 from gateway.ingestion.worker import Work
+from gateway.moderations.guards import Guards
+from gateway.moderations.routes import moderation_routes
+from gateway.moderations.service import ModerationService
 from gateway.observability.telemetry import Telemetry
+from gateway.ports import ContentDetector
 from gateway.profile import Profile
 from gateway.relay.client import ModelClient
 from gateway.responses.background import BackgroundResponses
@@ -23,6 +27,8 @@ from gateway.responses.service import ResponseService
 from gateway.responses.worker import ResponseWorker
 from gateway.routing.catalog import Catalog
 from gateway.settings import Settings
+from gateway.shields.routes import shield_routes
+from gateway.shields.service import ShieldService
 from gateway.state import State
 from gateway.stateful import Stateful
 
@@ -41,6 +47,7 @@ class Agentic:
         client: ModelClient,
         telemetry: Telemetry,
         stateful: Stateful,
+        detectors: Mapping[str, ContentDetector],
     ) -> None:
         self._settings = settings
         self._state = state
@@ -49,6 +56,10 @@ class Agentic:
         self._client = client
         self._telemetry = telemetry
         self._stateful = stateful
+        self._detectors = detectors
+        guards = Guards(catalog, client, settings.moderation, detectors)
+        self.moderations = ModerationService(guards)
+        self.shields = ShieldService(state.database, guards, profile)
         self._private = PrivateRequests(
             state.database, state.queue, at_once=settings.responses.workers
         )
@@ -69,11 +80,19 @@ class Agentic:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The time in which requests are taken and work is done."""
-        async with self._private.worked_on(self._response_worker.work):
+        async with AsyncExitStack() as stack:
+            for detector in self._detectors.values():
+                stack.push_async_callback(detector.aclose)
+            await stack.enter_async_context(self._private.worked_on(self._response_worker.work))
             yield
 
     def routes(self) -> list[HTTPRouteHandler]:
-        return [*self._response_routes()]
+        limit = self._settings.limits.max_body_bytes
+        return [
+            *self._response_routes(),
+            *moderation_routes(self.moderations, limit),
+            *shield_routes(self.shields, limit),
+        ]
 
     def work(self) -> list[Work]:
         """What workers do for these slices."""
@@ -94,7 +113,6 @@ class Agentic:
             None,
             None,
             searches_web=False,
-            has_shields=False,
         )
 
     def _performs(self) -> Performer:
@@ -108,7 +126,7 @@ class Agentic:
             fetcher=None,
             web=None,
             servers=None,
-            shields=None,
+            shields=self.shields,
             profile=self._profile,
             settings=self._settings.responses,
         )

@@ -37,7 +37,14 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.otlp_metrics import MetricsPusher
 from gateway.observability.telemetry import Telemetry
 from gateway.observability.tracing import Tracing
-from gateway.ports import DocumentConverter, JobQueue, ModelServer, ObjectStore, VectorIndex
+from gateway.ports import (
+    ContentDetector,
+    DocumentConverter,
+    JobQueue,
+    ModelServer,
+    ObjectStore,
+    VectorIndex,
+)
 from gateway.profile import profile_of
 from gateway.relay.client import ModelClient
 from gateway.relay.operation import Operation
@@ -95,6 +102,7 @@ class Application:
             self.client,
             self.telemetry,
             self.stateful,
+            _detectors(settings),
         )
         service = ManagementService(self.discovery, self._profile, self.state)
         probes = probe_routes(service, self.metrics)
@@ -218,6 +226,15 @@ def _vector_index(settings: Settings, data_dir: Path) -> VectorIndex:
     from adapters.milvus import MilvusIndex
 
     return MilvusIndex(settings.vectors, data_dir)
+
+
+def _detectors(settings: Settings) -> dict[str, ContentDetector]:
+    """By their names."""
+    if not settings.moderation.detectors:
+        return {}
+    from adapters.detectors import ContentsDetector
+
+    return {one.name: ContentsDetector(one) for one in settings.moderation.detectors}
 
 
 def _converter(settings: Settings) -> DocumentConverter:

@@ -24,6 +24,7 @@ from msgspec import Struct
 from gateway.settings import (
     BackendSettings,
     DocumentSettings,
+    ModerationSettings,
     ObjectSettings,
     Settings,
     SettingsError,
@@ -138,6 +139,7 @@ def _check(settings: Settings) -> None:
     _check_objects(settings.objects)
     _check_documents(settings.documents)
     _check_vectors(settings.vectors)
+    _check_moderation(settings.moderation)
     _check_files("database", settings.database, "ca_file")
     _check_files("objects", settings.objects, "ca_file")
     _check_files("vectors", settings.vectors, "ca_file", "client_cert", "client_key")
@@ -177,6 +179,20 @@ def _check_vectors(vectors: VectorSettings) -> None:
 def _check_documents(documents: DocumentSettings) -> None:
     if documents.converter == "docling-serve" and not _is_server_url(documents.url or ""):
         raise SettingsError("documents.url: docling-serve needs http://host:port or https://…")
+
+
+def _check_moderation(moderation: ModerationSettings) -> None:
+    names = {model.model for model in moderation.models}
+    if len(names) < len(moderation.models):
+        raise SettingsError("moderation.models: a model is given twice")
+    for index, detector in enumerate(moderation.detectors):
+        path = f"moderation.detectors.{index}"
+        if detector.name in names or not detector.name:
+            raise SettingsError(f"{path}.name: needs a name of its own, not {detector.name!r}")
+        names.add(detector.name)
+        if not is_header_value(detector.detector_id or detector.name):
+            raise SettingsError(f"{path}: an HTTP header can't carry the detector's id")
+        _check_backend(path, detector.backend())
 
 
 def _check_files(section: str, settings: Struct, *keys: str) -> None:

@@ -52,6 +52,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     request doesn't say (``require_approval``)."""
     late_cancel: type[GatewayError]
     """The error for cancelling a response that is over."""
+    unknown_shield: type[GatewayError]
+    """The error for a shield that isn't there."""
 
 
 _OPENAI = Profile(
@@ -71,6 +73,7 @@ _OPENAI = Profile(
     file_status_details=UNSET,
     mcp_approval=True,
     late_cancel=InvalidRequest,
+    unknown_shield=NotFound,
 )
 _LLAMASTACK = Profile(
     prefixed_model_ids=True,
@@ -89,6 +92,7 @@ _LLAMASTACK = Profile(
     file_status_details="",
     mcp_approval=False,
     late_cancel=Conflict,
+    unknown_shield=InvalidRequest,
 )
 
 

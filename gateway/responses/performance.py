@@ -14,7 +14,7 @@ from gateway.profile import Profile
 from gateway.relay.client import ModelClient
 from gateway.responses.assignment import Assignment
 from gateway.responses.citations import Sources
-from gateway.responses.guard import Guard, Shields
+from gateway.responses.guard import Guard
 from gateway.responses.inputs import InputReader
 from gateway.responses.loop import Loop, Tools
 from gateway.responses.stream import ResponseStream
@@ -24,6 +24,7 @@ from gateway.responses.tools.mcp import McpServers, ToolServers
 from gateway.responses.tools.web_search import WebSearches
 from gateway.routing.catalog import Catalog
 from gateway.settings import ResponseSettings
+from gateway.shields.service import ShieldService
 from gateway.vector_stores.search import SearchService
 
 __all__ = ["Performer"]
@@ -55,7 +56,7 @@ class Performer:
         fetcher: WebFetcher | None,
         web: WebSearch | None,
         servers: ToolServers | None,
-        shields: Shields | None,
+        shields: ShieldService,
         profile: Profile,
         settings: ResponseSettings,
     ) -> None:
@@ -122,7 +123,7 @@ class Performer:
 
     def _guard(self, assignment: Assignment) -> Guard | None:
         shields = assignment.run.request.shields
-        if not shields or self._shields is None:
+        if not shields:
             return None
         return Guard(self._shields, assignment.principal, shields)
 

@@ -66,14 +66,12 @@ class Preparation:
         servers: ToolServers | None,
         *,
         searches_web: bool,
-        has_shields: bool,
     ) -> None:
         self._catalog = catalog
         self._contexts = contexts
         self._prompts = prompts
         self._servers = servers
         self._searches_web = searches_web
-        self._has_shields = has_shields
 
     async def prepare(
         self,
@@ -134,8 +132,6 @@ class Preparation:
                 param="background",
                 code="invalid_value",
             )
-        if request.shields and not self._has_shields:
-            raise InvalidRequest("Guardrails are not available here.", param="guardrails")
         tools = request.tools or ()
         if len(tools) > MAX_TOOLS:
             raise InvalidRequest(

@@ -17,7 +17,13 @@ from gateway.settings.models import (
     backend_of,
 )
 from gateway.settings.responses import BatchSettings, ResponseSettings
-from gateway.settings.safety import ModerationSettings
+from gateway.settings.safety import (
+    DetectorSettings,
+    GuardForm,
+    GuardModelSettings,
+    ModerationCategory,
+    ModerationSettings,
+)
 from gateway.settings.section import (
     ModelKind,
     PositiveFloat,
@@ -40,12 +46,16 @@ __all__ = [
     "BackendTimeoutSettings",
     "BatchSettings",
     "DatabaseSettings",
+    "DetectorSettings",
     "DocumentSettings",
     "EmbeddingSettings",
+    "GuardForm",
+    "GuardModelSettings",
     "IngestionSettings",
     "LimitSettings",
     "ModelKind",
     "ModelSettings",
+    "ModerationCategory",
     "ModerationSettings",
     "ObjectSettings",
     "PositiveFloat",

@@ -74,6 +74,8 @@ SECTIONS: dict[str, type[settings.Section]] = {
     "responses.": settings.ResponseSettings,
     "batches.": settings.BatchSettings,
     "moderation.": settings.ModerationSettings,
+    "moderation.models[].": settings.GuardModelSettings,
+    "moderation.detectors[].": settings.DetectorSettings,
     "tools.": settings.ToolSettings,
     "retention.": settings.RetentionSettings,
     "telemetry.": settings.TelemetrySettings,

@@ -156,6 +156,30 @@ WRONG = {
     "a list at the top": ("[]", "sections such as `server:`"),
     "not yaml": ("server: {", "not valid YAML"),
     "unset variable": ("server: {host: '${NOWHERE}'}", "server.host: the variable NOWHERE"),
+    "a detector without a server": (
+        "moderation: {detectors: [{name: hap, url: hap:8080}]}",
+        "moderation.detectors.0.url",
+    ),
+    "a detector with a model's name": (
+        "moderation: {models: [{model: a}], detectors: [{name: a, url: 'http://a'}]}",
+        "moderation.detectors.0.name",
+    ),
+    "a detector that no header can name": (
+        "moderation: {detectors: [{name: größe, url: 'http://a'}]}",
+        "moderation.detectors.0",
+    ),
+    "a detector's file": (
+        "moderation: {detectors: [{name: a, url: 'https://a', ca_file: /nowhere/ca.pem}]}",
+        "moderation.detectors.0.ca_file",
+    ),
+    "a category that OpenAI doesn't have": (
+        "moderation: {detectors: [{name: a, url: 'http://a', categories: {x: [bad]}}]}",
+        "moderation.detectors",
+    ),
+    "a guard model twice": (
+        "moderation: {models: [{model: a}, {model: a}]}",
+        "moderation.models",
+    ),
 }
 
 
