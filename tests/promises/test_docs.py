@@ -75,6 +75,9 @@ SECTIONS: dict[str, type[settings.Section]] = {
     "batches.": settings.BatchSettings,
     "moderation.": settings.ModerationSettings,
     "tools.": settings.ToolSettings,
+    "tools.connectors[].": settings.ConnectorSettings,
+    "urls.": settings.UrlSettings,
+    "web_search.": settings.WebSearchSettings,
     "retention.": settings.RetentionSettings,
     "telemetry.": settings.TelemetrySettings,
 }
