@@ -64,7 +64,7 @@ class McpServer:
             context = context_for(address.ca_file or settings.ca_file)
         except (OSError, ssl.SSLError):
             raise ToolServerFailed(
-                f"The tool server '{label}' failed: the CA file that is configured for it can't be used."
+                f"The tool server '{label}' failed: its CA file in the configuration can't be used."
             ) from None
         module = await asyncio.to_thread(importlib.import_module, "adapters.mcp.session")
         found: McpSession = module.McpSession(

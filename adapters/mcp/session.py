@@ -1,8 +1,8 @@
 """One session with an MCP server, in a task of its own.
 
-The SDK's cancel scopes must be left in the task that entered them, while a response may begin in one
-task and end in another. So a task owns the session from its opening to its end, and everybody else
-waits for what it does; each wait has a limit, and ends at once when the session breaks.
+The SDK's cancel scopes must be left in the task that entered them, while a response may begin in
+one task and end in another. So a task owns the session from its opening to its end, and everybody
+else waits for what it does; each wait has a limit, and ends at once when the session breaks.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class McpSession:
         entered = AsyncExitStack()
         try:
             client = await entered.enter_async_context(self._client(self._streamable(), "auto"))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (whatever the SDK raises; it is told below)
             await entered.aclose()
             first = self._failed(error)
             failure = self._http.last_failure
@@ -142,7 +142,7 @@ class McpSession:
             self._http.answers_elsewhere = True
             try:
                 client = await entered.enter_async_context(self._client(self._sse(), "legacy"))
-            except Exception as second:
+            except Exception as second:  # noqa: BLE001  (the same)
                 await entered.aclose()
                 found = self._http.last_failure
                 if found is not None and found.status in _NO_SUCH_TRANSPORT:

@@ -52,9 +52,12 @@ class Found(Struct, frozen=True):
 class Engine(Protocol):
     """How one engine is asked, and where its results are in the answer."""
 
-    name: str
-    url: str | None
-    """Its own address, where it has one."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def url(self) -> str | None:
+        """Its own address, where it has one."""
 
     def request(
         self, query: str, limit: int, domains: Sequence[str], country: str | None, key: str | None
@@ -89,11 +92,10 @@ class Brave:
         params: dict[str, str | int] = {
             "q": _with_sites(query, domains),
             "count": limit,
-            "extra_snippets": "true",
             "text_decorations": "false",
         }
         if country is not None:
-            params["country"] = country
+            params["country"] = country.upper()
         headers = {"x-subscription-token": key or "", "accept": "application/json"}
         return Request(method="GET", path="/res/v1/web/search", params=params, headers=headers)
 

@@ -31,6 +31,8 @@ class ToolServerFailed(Exception):
         self.message = message
         self.status = status
         self.code = code
+        self.error_type = "tool_server_failed" if status is None else str(status)
+        """The ``error.type`` of spans and metrics, so one of few."""
 
 
 class ToolServerAddress(Struct, frozen=True, kw_only=True):
