@@ -197,7 +197,7 @@ def _check_tools(tools: ToolSettings) -> None:
         ids.add(connector.id)
         if not _is_server_url(connector.url):
             raise SettingsError(
-                f"{path}.url: expected http://host:port/path or https://…, without user and password"
+                f"{path}.url: expected http://host/path or https://…, without user and password"
             )
         if connector.authorization is not None and connector.authorization_file is not None:
             raise SettingsError(f"{path}: give authorization or authorization_file, not both")

@@ -190,6 +190,4 @@ def _checked_args(args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _group_of(row: ToolGroupRow) -> Group:
-    return Group(
-        id=row.id, url=row.url, provider_id=row.provider_id, args=row.args if row.args else None
-    )
+    return Group(id=row.id, url=row.url, provider_id=row.provider_id, args=row.args or None)

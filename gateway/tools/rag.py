@@ -182,9 +182,8 @@ def _result(
 ) -> RagResult:
     if not hits:
         return RagResult()
-    texts = [
-        f"knowledge_search tool found {len(hits)} chunks:\nBEGIN of knowledge_search tool results.\n"
-    ]
+    found = f"knowledge_search tool found {len(hits)} chunks:\n"
+    texts = [f"{found}BEGIN of knowledge_search tool results.\n"]
     shown: list[tuple[float, str, QueriedChunk]] = []
     tokens = 0
     for number, hit in enumerate(hits, 1):
@@ -195,11 +194,11 @@ def _result(
             break
         shown.append(hit)
         texts.append(_filled(config.chunk_template, number, chunk))
-    texts += [
-        "END of knowledge_search tool results.\n",
+    texts.append("END of knowledge_search tool results.\n")
+    texts.append(
         f'The above results were retrieved to help answer the user\'s query: "{query}". '
-        + "Use them as supporting information only in answering this query.\n",
-    ]
+        "Use them as supporting information only in answering this query.\n"
+    )
     return RagResult(
         content=[TextItem(text=text) for text in texts],
         metadata={
