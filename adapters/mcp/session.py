@@ -39,6 +39,8 @@ SETTLE_SECONDS = 1.0
 """How long a call that was given up may take to say so to its server."""
 _NO_SUCH_TRANSPORT = (400, 404, 405, 406, 415)
 """What a server that knows only the older transport says to a POST."""
+_BROKEN_OFF = ("Connection closed", "SSE stream")
+"""How the SDK begins to say so; a server's own errors have the same code."""
 _CLIENT = types.Implementation(name="understudy", version=__version__)
 _CONTEXT_HEADERS = ("traceparent", "tracestate", "baggage")
 
@@ -307,7 +309,7 @@ class McpSession:
             return self._said(failure.message, status=failure.status, code=code)
         if error.code == types.PARSE_ERROR:
             return self._said("its answer is larger than the gateway reads, cut off, or not JSON")
-        if error.code == types.CONNECTION_CLOSED:
+        if error.code == types.CONNECTION_CLOSED and error.message.startswith(_BROKEN_OFF):
             return self._said("it ended the connection before its answer was complete")
         return self._said(error.message[:500], code=error.code)
 
