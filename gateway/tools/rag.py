@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import mimetypes
+import re
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ import msgspec
 from gateway.errors import InvalidRequest
 from gateway.files.schemas import NewFile
 from gateway.files.service import FileService
+from gateway.http.filename import harmless
 from gateway.identity.principal import Principal
 from gateway.observability.activity import Activity
 from gateway.ports import ServedTool, WebFetcher
@@ -41,6 +43,7 @@ from gateway.vector_stores.search_schemas import QueriedChunk, QueryParams, Quer
 __all__ = ["RagTools"]
 
 MAX_FETCHED_BYTES = 64 * 1024 * 1024
+_MEDIA_TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}", re.ASCII)
 _LEFT_OUT = frozenset({"token_count", "metadata_token_count", "vector_db_id"})
 
 
@@ -227,13 +230,14 @@ def _text_of(content: str | dict[str, Any] | list[Any]) -> str:
     if isinstance(content, str):
         return content
     items = content if isinstance(content, list) else [content]
-    texts = [one if isinstance(one, str) else one.get("text") for one in items if one]
+    texts = [one.get("text") if isinstance(one, dict) else one for one in items]
     return " ".join(one for one in texts if isinstance(one, str))
 
 
 def _data_url(url: str, param: str) -> tuple[bytes, str]:
     head, comma, body = url.removeprefix("data:").partition(",")
-    media_type = head.partition(";")[0] or "text/plain"
+    given = head.partition(";")[0]
+    media_type = given if _MEDIA_TYPE.fullmatch(given) else "text/plain"
     try:
         if comma and head.endswith(";base64"):
             return base64.b64decode(unquote_to_bytes(body), validate=True), media_type
@@ -250,7 +254,7 @@ def _new(document: RagDocument, media_type: str) -> NewFile:
     given = document.metadata.get("filename")
     ending = mimetypes.guess_extension(media_type) or ".txt"
     name = given if isinstance(given, str) and given else f"{document.document_id}{ending}"
-    return NewFile(filename=name[:255], purpose="assistants", media_type=media_type)
+    return NewFile(filename=harmless(name), purpose="assistants", media_type=media_type)
 
 
 async def _once(data: bytes) -> AsyncGenerator[bytes, None]:

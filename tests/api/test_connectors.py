@@ -115,7 +115,7 @@ async def test_configured_headers_go_to_its_server(client: httpx.AsyncClient, se
         assert request["headers"]["authorization"] == f"Bearer {TOKEN}"
 
 
-# -- as the tools of a request use them -------------------------------------------------------------
+# -- as the tools of a request use them ----------------------------------------------------------
 
 
 async def test_a_definition_becomes_an_address(running: InProcessGateway):

@@ -248,7 +248,7 @@ async def test_a_private_authority_is_trusted_where_it_is_named(
     async with ToolServing(ssl_keyfile=str(key), ssl_certfile=str(chain)) as serving:
         async with servers(**all_of_them).open(address_of(serving, **more)) as session:
             assert (await session.call_tool("echo", {"text": "a"})).text == "a"
-        with pytest.raises(ToolServerFailed, match="TLS failed: .*local issuer"):
+        with pytest.raises(ToolServerFailed, match=r"TLS failed: .*local issuer"):
             async with servers().open(address_of(serving)):
                 pass
     assert ssl.HAS_TLSv1_3

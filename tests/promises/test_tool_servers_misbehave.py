@@ -84,7 +84,7 @@ async def failed_call(serving: Serving, **settings: Any) -> ToolServerFailed:
     return raised.value
 
 
-# -- opening --------------------------------------------------------------------------------------
+# -- opening -------------------------------------------------------------------------------------
 
 
 async def test_one_that_is_down():
@@ -183,7 +183,7 @@ async def test_one_with_an_error_of_its_own():
     assert failed.code == -32000
 
 
-# -- redirects --------------------------------------------------------------------------------------
+# -- redirects -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -238,7 +238,7 @@ async def test_one_that_redirects_for_ever():
     assert failed.message.startswith("The tool server 'odd' failed: ")
 
 
-# -- the older transport ----------------------------------------------------------------------------
+# -- the older transport -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("endpoint", ["http://169.254.169.254/latest", "//example.com/", "\x00"])
@@ -288,7 +288,7 @@ async def test_one_that_refuses_a_message_of_the_older_transport():
     assert failed.status == 403
 
 
-# -- lists ------------------------------------------------------------------------------------------
+# -- lists ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ async def test_one_that_lists_for_ever():
             await session.list_tools()
 
 
-# -- calls ------------------------------------------------------------------------------------------
+# -- calls ---------------------------------------------------------------------------------------
 
 
 async def begin_events(send: Send) -> None:
@@ -529,10 +529,12 @@ async def test_one_whose_schema_takes_for_ever_to_check():
         content = {"content": [], "structuredContent": {"a": "a" * 40 + "!"}}
         await result(send, message, content)
 
-    async with OddServing(tools_list=listed, tools_call=called) as serving:
-        async with session_with(serving) as session:
-            await session.list_tools()
-            output = await session.call_tool("echo", {})
+    async with (
+        OddServing(tools_list=listed, tools_call=called) as serving,
+        session_with(serving) as session,
+    ):
+        await session.list_tools()
+        output = await session.call_tool("echo", {})
     assert "aaa" in output.text
 
 
@@ -556,28 +558,34 @@ async def test_one_that_never_takes_a_goodbye():
 
 async def test_one_that_is_slow_does_not_hold_up_the_others():
     """The event loop goes on while a server sends a lot."""
-    async with OddServing(tools_call=huge_for_ever) as odd, ToolServing() as good:
-        async with session_with(odd) as first, session_with(good) as second:
-            bad = asyncio.create_task(first.call_tool("echo", {}))
-            started = monotonic()
-            assert (await second.call_tool("echo", {"text": "a"})).text == "a"
-            assert monotonic() - started < 0.5
-            with pytest.raises(ToolServerFailed):
-                await bad
+    async with (
+        OddServing(tools_call=huge_for_ever) as odd,
+        ToolServing() as good,
+        session_with(odd) as first,
+        session_with(good) as second,
+    ):
+        bad = asyncio.create_task(first.call_tool("echo", {}))
+        started = monotonic()
+        assert (await second.call_tool("echo", {"text": "a"})).text == "a"
+        assert monotonic() - started < 0.5
+        with pytest.raises(ToolServerFailed):
+            await bad
 
 
 async def test_a_caller_that_leaves_while_it_is_slow():
     """Cancelling the call ends the waiting at once, and the server learns of it."""
-    async with OddServing(tools_call=never) as serving:
-        async with session_with(serving, call_seconds=30) as session:
-            call = asyncio.create_task(session.call_tool("echo", {}))
-            await until(lambda: bool(serving.said("tools/call")), "the call")
-            started = monotonic()
-            call.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await call
-            assert monotonic() - started < 0.5
-            await until(lambda: bool(serving.said("notifications/cancelled")), "the notice")
+    async with (
+        OddServing(tools_call=never) as serving,
+        session_with(serving, call_seconds=30) as session,
+    ):
+        call = asyncio.create_task(session.call_tool("echo", {}))
+        await until(lambda: bool(serving.said("tools/call")), "the call")
+        started = monotonic()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert monotonic() - started < 0.5
+        await until(lambda: bool(serving.said("notifications/cancelled")), "the notice")
 
 
 class Plain(Serving):

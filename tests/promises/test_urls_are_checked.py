@@ -100,7 +100,7 @@ async def test_odd_urls_do_not(url: str):
         ("169.254.169.254", "http://169.254.169.254/", False),
     ],
 )
-async def test_a_host_must_be_listed(entry: str, url: str, passes: bool):
+async def test_a_host_must_be_listed(entry: str, url: str, passes: Any):
     """The refusal says which setting to change."""
     policy = UrlPolicy([entry], "urls.allowed_hosts")
     if passes:
@@ -137,7 +137,7 @@ async def test_nothing_is_listed_by_default():
         ("b.example.com", "8.8.8.8", False),
     ],
 )
-async def test_where_a_name_leads_is_checked_too(entry: str, address: str, passes: bool):
+async def test_where_a_name_leads_is_checked_too(entry: str, address: str, passes: Any):
     """A private place only for a host that is listed by its very name; the cloud's never."""
     policy = UrlPolicy([entry], "tools.allowed_hosts")
     assert policy.admits("a.example.com", ip_address(address)) is passes
@@ -157,7 +157,7 @@ async def test_entries_that_can_not(entry: str):
     assert not is_allowed_entry(entry)
 
 
-# -- names that change their mind -------------------------------------------------------------------
+# -- names that change their mind ----------------------------------------------------------------
 
 
 class Names:
@@ -238,7 +238,7 @@ async def test_a_tool_server_needs_a_listed_host():
             pass
 
 
-# -- fetching ---------------------------------------------------------------------------------------
+# -- fetching ------------------------------------------------------------------------------------
 
 
 async def file_app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -337,7 +337,7 @@ async def test_a_server_that_is_down_is_a_mistake_in_the_request(fetcher: HttpFe
         await fetcher.fetch("http://127.0.0.1:9/a", max_bytes=9, param="url")
 
 
-# -- over HTTP --------------------------------------------------------------------------------------
+# -- over HTTP -----------------------------------------------------------------------------------
 
 
 async def test_the_api_refuses_them_as_callers_mistakes():

@@ -1,4 +1,4 @@
-"""Tool servers on loopback: real ones, made with the protocol's own SDK, and ones that misbehave."""
+"""Tool servers on loopback: real ones, made with the protocol's SDK, and ones that misbehave."""
 
 from __future__ import annotations
 
@@ -50,9 +50,15 @@ class Serving:
 
     async def __aenter__(self) -> Self:
         config = uvicorn.Config(
-            self._record, host=HOST, port=self.port, log_config=None, interface="asgi3", lifespan="on",
-            timeout_graceful_shutdown=1, **self._options,
-        )  # fmt: skip
+            self._record,
+            host=HOST,
+            port=self.port,
+            log_config=None,
+            interface="asgi3",
+            lifespan="on",
+            timeout_graceful_shutdown=1,
+            **self._options,
+        )
         self._server = uvicorn.Server(config)
         self._server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
         self._task = asyncio.create_task(self._server.serve())
@@ -179,7 +185,7 @@ def _guarded(app: ASGIApp, token: str) -> ASGIApp:
     return guarded
 
 
-# -- servers that misbehave -----------------------------------------------------------------------
+# -- servers that misbehave ----------------------------------------------------------------------
 
 Reply = Callable[[dict[str, Any], Send], Awaitable[None]]
 
