@@ -11,8 +11,10 @@ import pytest
 from gateway.errors import InvalidRequest
 from gateway.observability.activity import Activity
 from tests.support.expect import refused
+from tests.support.gateway import GatewayProcess
 from tests.support.inprocess import InProcessGateway
 from tests.support.tool_servers import ToolServing
+from tests.support.upstream import FakeVllm
 
 pytestmark = pytest.mark.anyio
 
@@ -228,3 +230,25 @@ async def test_secrets_stay_inside(
     assert "tickets" in everything
     for secret in (TOKEN, "hidden", "wrong-4712"):
         assert secret not in everything
+
+
+async def test_secrets_are_in_no_log_line(serving: ToolServing, upstream: FakeVllm):
+    """Of a real process that logs all it can, the libraries that speak HTTP included."""
+    connectors = [{"id": "tickets", "url": serving.url, "authorization": "${TOKEN}"}]
+    config = {
+        "discover": [upstream.url],
+        "tools": {"connectors": connectors},
+        "telemetry": {"log_level": "debug", "access_log": True},
+    }
+    async with GatewayProcess(config, env={"TOKEN": TOKEN}) as process:
+        async with httpx.AsyncClient(base_url=process.root_url, timeout=30) as client:
+            body = {"tool_name": "echo", "kwargs": {"text": "private-words"}}
+            answer = await client.post("/v1/tool-runtime/invoke", json=body)
+            wrong = {"authorization": "wrong-4712"}
+            refusal = await client.get("/v1alpha/admin/connectors/tickets", params=wrong)
+        process.terminate()
+        log = process.log()
+    assert (answer.json()["error_code"], refusal.status_code) == (0, 401)
+    assert "/v1/tool-runtime/invoke" in log
+    for secret in (TOKEN, "private-words", "wrong-4712"):
+        assert secret not in log
