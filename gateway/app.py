@@ -58,6 +58,7 @@ from gateway.state import State
 from gateway.stateful import Stateful
 from gateway.tokenize.routes import tokenize_routes
 from gateway.tokenize.service import DETOKENIZE, TOKENIZE
+from gateway.tools.outside import Outside
 
 
 class Application:
@@ -103,6 +104,7 @@ class Application:
             self.telemetry,
             self.stateful,
             _detectors(settings),
+            _outside(settings),
         )
         service = ManagementService(self.discovery, self._profile, self.state)
         probes = probe_routes(service, self.metrics)
@@ -241,6 +243,17 @@ def _converter(settings: Settings) -> DocumentConverter:
     from adapters.docling import converter_for
 
     return converter_for(settings.documents, settings.ingestion)
+
+
+def _outside(settings: Settings) -> Outside:
+    from adapters.mcp import McpServer
+    from adapters.web import HttpFetcher, search_for
+
+    return Outside(
+        servers=McpServer(settings.tools),
+        fetcher=HttpFetcher(settings.urls),
+        search=search_for(settings.web_search),
+    )
 
 
 def queue_of(settings: Settings, database: Database) -> JobQueue:

@@ -45,6 +45,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     """The error where ``/v1/files/{id}`` has something that can't be a file's id."""
     batch_file_seconds: int | None
     """How long files with the purpose ``batch`` stay that were made without ``expires_after``."""
+    unknown_tool_group: type[GatewayError]
+    """The error for a tool group that isn't there."""
     file_status_details: str | UnsetType
     """A file's ``status_details``."""
     mcp_approval: bool
@@ -70,6 +72,7 @@ _OPENAI = Profile(
     chunk_in_attributes=False,
     malformed_file_id=NotFound,
     batch_file_seconds=30 * 24 * 3600,
+    unknown_tool_group=NotFound,
     file_status_details=UNSET,
     mcp_approval=True,
     late_cancel=InvalidRequest,
@@ -89,6 +92,7 @@ _LLAMASTACK = Profile(
     chunk_in_attributes=True,
     malformed_file_id=InvalidRequest,
     batch_file_seconds=None,
+    unknown_tool_group=InvalidRequest,
     file_status_details="",
     mcp_approval=False,
     late_cancel=Conflict,

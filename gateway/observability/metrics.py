@@ -55,6 +55,13 @@ class Metrics:
             call,
             semconv.FIRST_CHUNK_BUCKETS,
         )
+        self._mcp_duration = self._histogram(
+            semconv.M_MCP_DURATION,
+            "s",
+            "Duration of requests to tool servers.",
+            [semconv.MCP_METHOD, semconv.ERROR_TYPE],
+            semconv.DURATION_BUCKETS,
+        )
         self.active_requests = Gauge(
             prometheus_name(semconv.M_HTTP_ACTIVE, ""),
             "Requests in progress.",
@@ -133,6 +140,9 @@ class Metrics:
                 series.input_tokens.observe(count)
             if (count := call.usage.output) is not None:
                 series.output_tokens.observe(count)
+
+    def tool_server_answered(self, method: str, error_type: str | None, seconds: float) -> None:
+        self._mcp_duration.labels(method, error_type or "").observe(seconds)
 
     def connections_changed(self, host: str, port: int, change: int) -> None:
         self._connections.labels(host, port).inc(change)

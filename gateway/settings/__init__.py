@@ -39,12 +39,18 @@ from gateway.settings.storage import (
     RetentionSettings,
     VectorSettings,
 )
-from gateway.settings.tools import ToolSettings
+from gateway.settings.tools import (
+    ConnectorSettings,
+    ToolSettings,
+    UrlSettings,
+    WebSearchSettings,
+)
 
 __all__ = [
     "BackendSettings",
     "BackendTimeoutSettings",
     "BatchSettings",
+    "ConnectorSettings",
     "DatabaseSettings",
     "DetectorSettings",
     "DocumentSettings",
@@ -70,7 +76,9 @@ __all__ = [
     "TelemetrySettings",
     "TimeoutSettings",
     "ToolSettings",
+    "UrlSettings",
     "VectorSettings",
+    "WebSearchSettings",
     "backend_of",
     "is_header_value",
 ]
@@ -97,6 +105,8 @@ class Settings(Section, frozen=True):
     batches: BatchSettings = field(default_factory=BatchSettings)
     moderation: ModerationSettings = field(default_factory=ModerationSettings)
     tools: ToolSettings = field(default_factory=ToolSettings)
+    urls: UrlSettings = field(default_factory=UrlSettings)
+    web_search: WebSearchSettings = field(default_factory=WebSearchSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     data_dir: str = "./understudy-data"

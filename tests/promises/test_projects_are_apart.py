@@ -22,6 +22,8 @@ from tests.support.upstream import FakeVllm
 pytestmark = pytest.mark.anyio
 
 MODEL = "fake-embedding"
+RAG = "/v1/tool-runtime/rag-tool"
+DOCUMENTS = [{"document_id": "d", "content": "x"}]
 TEXT = "The lamp of the lighthouse turns at night."
 
 
@@ -57,6 +59,7 @@ async def running(
             models=[MODEL],
             data_dir=str(tmp_path_factory.mktemp("projects")),
             ingestion={"attach_wait_seconds": 20},
+            tools={"allowed_hosts": ["127.0.0.1"]},
             **sections,
         ) as started:
             yield started
@@ -184,6 +187,8 @@ async def test_ids_in_bodies_are_looked_for_in_the_callers_project(ours, theirs)
         ("/v1/vector-io/query", {"json": {"vector_db_id": store, "query": "lamp"}}, 404),
         ("/v1/vector-io/insert", {"json": {"vector_store_id": store, "chunks": [chunk]}}, 404),
         ("/v1/vector_stores", {"json": {"provider_vector_store_id": store}}, 409),
+        (f"{RAG}/query", {"json": {"vector_store_ids": [store], "content": "lamp"}}, 404),
+        (f"{RAG}/insert", {"json": {"vector_store_id": store, "documents": DOCUMENTS}}, 404),
         ("/v1alpha/file-processors/process", {"files": {"file_id": (None, file)}}, 404),
         (f"/v1/uploads/{own['upload_id']}/complete", {"json": {"part_ids": [ids["part_id"]]}}, 400),
     ]
@@ -210,6 +215,23 @@ async def test_lists_and_searches_hold_only_what_is_the_projects(ours, theirs):
     assert (await send(theirs, f"{mine}/search", json={"query": "lamp", "filters": by_file}))[
         "data"
     ] == []
+
+
+async def test_tool_groups_of_another_project_are_not_there(ours, theirs):
+    """Neither shown, nor removed, nor in the way of one's own of that name."""
+    group = {"toolgroup_id": "mcp::g", "provider_id": "model-context-protocol"}
+    mine, other = ({**group, "mcp_endpoint": {"uri": f"http://127.0.0.1/{n}"}} for n in "ab")
+    await send(ours, "/v1/toolgroups", json=mine)
+    names = [one["identifier"] for one in (await theirs.get("/v1/toolgroups")).json()["data"]]
+    assert "mcp::g" not in names
+    for method in ("GET", "DELETE"):
+        assert (await theirs.request(method, "/v1/toolgroups/mcp::g")).status_code == 404
+    tools = await theirs.get("/v1/tools", params={"toolgroup_id": "mcp::g"})
+    assert tools.status_code == 404
+    await send(theirs, "/v1/toolgroups", json=other)
+    assert (await theirs.delete("/v1/toolgroups/mcp::g")).status_code == 200
+    kept = (await ours.get("/v1/toolgroups/mcp::g")).json()
+    assert kept["mcp_endpoint"] == mine["mcp_endpoint"]
 
 
 async def test_vectors_of_another_project_are_not_taken_over(running, ours, theirs, embedding):

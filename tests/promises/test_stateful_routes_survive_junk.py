@@ -94,6 +94,7 @@ async def running(
             data_dir=str(tmp_path_factory.mktemp("junk")),
             traced=False,
             ingestion={"embedded_worker": False, "attach_wait_seconds": 0},
+            tools={"allowed_hosts": ["127.0.0.1"]},
             **sections,
         ) as started:
             yield started
@@ -208,6 +209,33 @@ def bodies(there: dict[str, str]) -> dict[str, Any]:
                 "reranker_type": "rrf",
                 "reranker_params": {"impact_factor": 60},
             },
+        },
+        "/v1/toolgroups": {
+            "toolgroup_id": "mcp::a",
+            "provider_id": "p",
+            "mcp_endpoint": {"uri": "http://127.0.0.1:9/mcp"},
+            "args": {"a": [1]},
+        },
+        "/v1/tool-runtime/invoke": {
+            "tool_name": "knowledge_search",
+            "kwargs": {"query": "q", "vector_store_ids": [there["store"]]},
+        },
+        "/v1/tool-runtime/rag-tool/query": {
+            "content": [{"type": "text", "text": "q"}],
+            "vector_store_ids": [there["store"]],
+            "query_config": {"max_chunks": 1, "mode": "vector", "chunk_template": "{index}"},
+        },
+        "/v1/tool-runtime/rag-tool/insert": {
+            "documents": [
+                {
+                    "document_id": "d",
+                    "content": [{"type": "text", "text": "t"}],
+                    "mime_type": "text/plain",
+                    "metadata": {"a": 1, "filename": "f"},
+                }
+            ],
+            "vector_store_id": there["store"],
+            "chunk_size_in_tokens": 512,
         },
         "/v1/vector-io/insert": {
             "vector_store_id": there["store"],
