@@ -7,15 +7,23 @@ from contextlib import asynccontextmanager
 
 from litestar.handlers import HTTPRouteHandler
 
+from gateway.conversations.routes import conversation_routes
+from gateway.conversations.service import ConversationService
 from gateway.ingestion.reaper import Chore
 from gateway.ingestion.worker import Work
 from gateway.observability.telemetry import Telemetry
 from gateway.profile import Profile
+from gateway.prompts.routes import prompt_routes
+from gateway.prompts.service import PromptService
 from gateway.relay.client import ModelClient
 from gateway.routing.catalog import Catalog
 from gateway.settings import Settings
 from gateway.state import State
 from gateway.stateful import Stateful
+from gateway.stored_completions.recorder import CompletionRecorder
+from gateway.stored_completions.routes import stored_completion_routes
+from gateway.stored_completions.service import StoredCompletionService
+from gateway.stored_completions.writer import CompletionWriter
 
 __all__ = ["Agentic"]
 
@@ -40,14 +48,28 @@ class Agentic:
         self._client = client
         self._telemetry = telemetry
         self._stateful = stateful
+        self.conversations = ConversationService(state.database, profile)
+        self.prompts = PromptService(state.database)
+        self._completion_writer = CompletionWriter(state.database, telemetry.metrics)
+        self.completion_recorder = CompletionRecorder(
+            self._completion_writer, unasked=profile.stores_completions
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The time in which requests are taken and work is done."""
-        yield
+        async with self._completion_writer.running():
+            yield
 
     def routes(self) -> list[HTTPRouteHandler]:
-        return []
+        database, profile = self._state.database, self._profile
+        return [
+            *conversation_routes(self.conversations, self._settings.limits.max_body_bytes),
+            *prompt_routes(self.prompts),
+            *stored_completion_routes(
+                StoredCompletionService(database, profile), profile.completions_order
+            ),
+        ]
 
     def work(self) -> list[Work]:
         """What workers do for these slices."""

@@ -40,6 +40,7 @@ class StreamRelay:
     __slots__ = (
         "_call",
         "_cutter",
+        "_done",
         "_ended",
         "_look_always",
         "_passage",
@@ -51,10 +52,13 @@ class StreamRelay:
         self._passage = passage
         self._call = passage.call
         self._show_usage = show_usage
-        self._look_always = passage.rename is not None or passage.tee is not None
+        self._look_always = (
+            passage.rename is not None or passage.tee is not None or passage.record is not None
+        )
         self._cutter = EventCutter()
         self._started = False
         self._ended = False
+        self._done = False
 
     async def run(self) -> None:
         """Pass the stream on to its end.
@@ -78,6 +82,7 @@ class StreamRelay:
             raise
         else:
             self._call.end(self._call.error_type)
+            await self._finish_record()
             await self._start()
             await self._passage.send(
                 {"type": "http.response.body", "body": b"", "more_body": False}
@@ -101,7 +106,7 @@ class StreamRelay:
                     continue  # only comments so far
                 await self._start()
             if self._look_always or _is_notable(events):
-                events = self._look(events)
+                events = await self._seen(events)
             if events:
                 await send({"type": "http.response.body", "body": events, "more_body": True})
             if self._call.error_type is not None:
@@ -127,13 +132,21 @@ class StreamRelay:
                 return True
         return False
 
+    async def _seen(self, events: bytes) -> bytes:
+        """What is to be passed on of the events; the last ones once the answer is kept."""
+        events = self._look(events)
+        if self._done:
+            self._call.end(self._call.error_type)
+            await self._finish_record()
+        return events
+
     def _look(self, events: bytes) -> bytes:
         """Go through the events one by one; what is to be passed on of them."""
         kept = []
         for event in split_events(events):
             data = event_data(event)
             if data == DONE:
-                self._ended = True
+                self._ended = self._done = True
                 kept.append(event)
             elif not data:
                 kept.append(event)
@@ -149,6 +162,8 @@ class StreamRelay:
         """Note what one good event says; return it as the caller shall see it, if at all."""
         passage, operation, call = self._passage, self._passage.operation, self._call
         answer = read_event(data)
+        if passage.record is not None:
+            passage.record.event(data)
         if answer is not None:
             note(call, answer)
             if b'_reason":"' in data:
@@ -174,6 +189,12 @@ class StreamRelay:
             await self._passage.send(
                 {"type": "http.response.start", "status": 200, "headers": HEADERS.copy()}
             )
+
+    async def _finish_record(self) -> None:
+        """Keep the answer, if that was asked for, before its caller takes it for over."""
+        record = self._passage.record
+        if record is not None and self._call.error_type is None:
+            await record.finish()
 
     async def _break_off(self, error: GatewayError) -> None:
         await self._passage.send(
