@@ -105,7 +105,7 @@ class Metrics:
         self._store_duration = self._histogram(
             semconv.M_STORE_DURATION,
             "s",
-            "Time that an answer was held back until its chat completion was stored.",
+            "Time from a whole answer until its chat completion was stored, or was not.",
             [semconv.STORE_OUTCOME],
             semconv.STORE_BUCKETS,
         )

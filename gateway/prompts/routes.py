@@ -80,7 +80,7 @@ def prompt_routes(service: PromptService) -> list[HTTPRouteHandler]:
         principal: NamedDependency[Principal], prompt_id: PromptId
     ) -> Response[None]:
         await service.delete(principal, prompt_id)
-        return Response(None, status_code=200)
+        return Response(None, status_code=200, media_type="text/plain")
 
     return [
         list_prompts,

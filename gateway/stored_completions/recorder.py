@@ -41,7 +41,15 @@ class CompletionRecorder:
         self.when: frozenset[bool | None] = frozenset({True, None} if unasked else {True})
 
     def begin(self, scope: Scope, request: ChatCompletionRequest, body: bytes) -> Record:
-        metadata = check_metadata(request.metadata)
+        """Raises ``InvalidRequest`` for metadata that can't be kept, where keeping was asked for;
+        who didn't ask has it left out.
+        """
+        try:
+            metadata = check_metadata(request.metadata)
+        except InvalidRequest:
+            if request.store:
+                raise
+            metadata = {}
         project = principal_of_scope(scope).project
         return _CompletionRecord(self._writer, project, request.model, metadata, body)
 

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -44,14 +45,14 @@ class CompletionWriter:
     """One task that writes what waits in one transaction.
 
     Whatever happens to the database, callers get their answers: ``keep`` returns within
-    ``HOLD_SECONDS``, at once while writing fails, and what can't wait in memory is dropped. Each
-    outcome is counted.
+    ``HOLD_SECONDS``, at once while writing fails, and what can't wait in memory is dropped. What
+    fails is not tried again. Each outcome is counted.
     """
 
     def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
         self._metrics = metrics
-        self._waiting: deque[tuple[FinishedCompletion, asyncio.Future[bool]]] = deque()
+        self._waiting: deque[tuple[FinishedCompletion, asyncio.Future[bool], float]] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._failing = False
@@ -61,22 +62,17 @@ class CompletionWriter:
         if self._bytes + finished.size > MAX_WAITING_BYTES:
             self.count("dropped")
             return
-        began = perf_counter()
         written = asyncio.get_running_loop().create_future()
-        self._waiting.append((finished, written))
+        self._waiting.append((finished, written, perf_counter()))
         self._bytes += finished.size
         self._arrived.set()
         if not self._failing:
             # Neither the time limit nor a caller who leaves keeps it from being written.
             await asyncio.wait([written], timeout=HOLD_SECONDS)
-        if not written.done():
-            self._failing = True
-            self.count("late", perf_counter() - began)
-            return
-        self.count("stored" if written.result() else "failed", perf_counter() - began)
+            self._failing = self._failing or not written.done()
 
     def count(self, outcome: str, seconds: float = 0.0) -> None:
-        """One answer that was to be kept, and how long it was held back for it."""
+        """What became of an answer that was to be kept, and how long that took."""
         self._metrics.completion_stored(outcome, seconds)
 
     @asynccontextmanager
@@ -96,11 +92,16 @@ class CompletionWriter:
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
-            batch = [self._waiting[place] for place in range(min(len(self._waiting), _AT_ONCE))]
-            done = await self._write([finished for finished, _ in batch])
-            for (finished, written), stored in zip(batch, done, strict=True):
+            batch = list(islice(self._waiting, _AT_ONCE))
+            try:
+                done = await self._write([finished for finished, *_ in batch])
+            except Exception:  # a fault of ours must not end the writing for good
+                logger.exception("Chat completions were not stored")
+                done = [False] * len(batch)
+            for (finished, written, began), stored in zip(batch, done, strict=True):
                 self._waiting.popleft()
                 self._bytes -= finished.size
+                self.count("stored" if stored else "failed", perf_counter() - began)
                 written.set_result(stored)
             if not self._waiting:
                 self._arrived.clear()
