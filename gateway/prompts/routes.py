@@ -96,12 +96,18 @@ def prompt_routes(service: PromptService) -> list[HTTPRouteHandler]:
     ]
 
 
+def _operation_id(handler: HTTPRouteHandler, _: object, path: list[object]) -> str:
+    """Other than Litestar's own, different for the two methods; the contract has its own ids."""
+    return f"{handler.name}/{path}"
+
+
 def _changes(service: PromptService, by: Method, suffix: str) -> list[HTTPRouteHandler]:
     """What changes a prompt, by this method."""
 
     @by(
         ONE,
         name=f"updatePrompt{suffix}",
+        operation_id=_operation_id,
         summary="Make a new version of a prompt",
         tags=TAGS,
         status_code=200,
@@ -117,6 +123,7 @@ def _changes(service: PromptService, by: Method, suffix: str) -> list[HTTPRouteH
     @by(
         [f"{path}/set-default-version" for path in ONE],
         name=f"setPromptDefaultVersion{suffix}",
+        operation_id=_operation_id,
         summary="Set the default version of a prompt",
         tags=TAGS,
         status_code=200,
