@@ -50,6 +50,9 @@ class Agentic:
         self._stateful = stateful
         self.conversations = ConversationService(state.database, profile)
         self.prompts = PromptService(state.database)
+        self.stored_completions = StoredCompletionService(
+            state.database, profile, settings.retention
+        )
         self._completion_writer = CompletionWriter(state.database, telemetry.metrics)
         self.completion_recorder = CompletionRecorder(
             self._completion_writer, unasked=profile.stores_completions
@@ -62,13 +65,10 @@ class Agentic:
             yield
 
     def routes(self) -> list[HTTPRouteHandler]:
-        database, profile = self._state.database, self._profile
         return [
             *conversation_routes(self.conversations, self._settings.limits.max_body_bytes),
             *prompt_routes(self.prompts),
-            *stored_completion_routes(
-                StoredCompletionService(database, profile), profile.completions_order
-            ),
+            *stored_completion_routes(self.stored_completions, self._profile.completions_order),
         ]
 
     def work(self) -> list[Work]:
@@ -77,4 +77,4 @@ class Agentic:
 
     def chores(self) -> dict[str, Chore]:
         """What the reaper does for them."""
-        return {}
+        return {"expire chat completions": self.stored_completions.delete_expired}

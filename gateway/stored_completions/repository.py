@@ -116,6 +116,23 @@ class StoredCompletionRepository:
         )
         return done.first() is not None
 
+    # For the reaper, which serves all projects.
+
+    async def delete_older(self, moment: int, limit: int) -> int:
+        """Those that were stored before this ``sequence``, the oldest first; how many."""
+        due = (
+            select(ChatCompletionRow.id)
+            .where(ChatCompletionRow.sequence < moment)
+            .order_by(ChatCompletionRow.sequence)
+            .limit(limit)
+        )
+        done = await self._session.execute(
+            delete(ChatCompletionRow)
+            .where(ChatCompletionRow.id.in_(due))
+            .returning(ChatCompletionRow.id)
+        )
+        return len(done.all())
+
     def _add_pairs(self, row: ChatCompletionRow) -> None:
         self._session.add_all(
             ChatCompletionMetadataRow(completion_id=row.id, key=key, value=value)

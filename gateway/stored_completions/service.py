@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.database.engine import Database
+from gateway.database.identifiers import now
 from gateway.database.paging import PageRequest
 from gateway.database.tables import ChatCompletionRow
 from gateway.errors import NotFound
 from gateway.http.pages import Page
 from gateway.identity.principal import Principal
 from gateway.profile import Profile
+from gateway.settings import RetentionSettings
 from gateway.stored_completions.repository import StoredCompletionRepository
 from gateway.stored_completions.schemas import DeletedCompletion, UpdateCompletion
 from gateway.vector_stores.properties import check_metadata, check_text
@@ -20,14 +22,16 @@ __all__ = ["StoredCompletionService"]
 
 MAX_PAGE_BYTES = 32 * 1024 * 1024
 """A page ends early rather than being larger, but has one completion at least."""
+_EXPIRED_AT_ONCE = 500
 
 
 class StoredCompletionService:
     """What OpenAI's API has for chat completions beside making them."""
 
-    def __init__(self, database: Database, profile: Profile) -> None:
+    def __init__(self, database: Database, profile: Profile, retention: RetentionSettings) -> None:
         self._database = database
         self._profile = profile
+        self._retention = retention
 
     async def list(
         self,
@@ -90,6 +94,15 @@ class StoredCompletionService:
         start = ids.index(page.after) + 1 if page.after in ids else 0
         end = start + page.limit
         return self._page(all_of_it[start:end], has_more=len(all_of_it) > end)
+
+    async def delete_expired(self) -> int:
+        """Delete those whose time is over, in every project; how many. For the reaper."""
+        lifetime = self._retention.completion_seconds
+        if lifetime is None:
+            return 0
+        oldest = (now() - lifetime) * 1_000_000
+        async with self._database.begin() as session:
+            return await StoredCompletionRepository(session).delete_older(oldest, _EXPIRED_AT_ONCE)
 
     async def _found(self, principal: Principal, completion_id: str) -> ChatCompletionRow:
         async with self._database.read() as session:

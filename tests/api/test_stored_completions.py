@@ -8,6 +8,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from gateway.database.identifiers import now
+from gateway.settings import RetentionSettings
 from tests.support.expect import refused
 from tests.support.inprocess import InProcessGateway
 from tests.support.upstream import FakeVllm, faults
@@ -228,3 +230,25 @@ async def test_a_wrong_query_names_the_parameter(gateway, query):
     async with gateway.client() as http:
         error = refused(await http.get(f"{PATH}?{query}"), 400)
     assert query.startswith(error["param"].replace(".a", "[a]"))
+
+
+async def test_they_go_when_their_time_is_over(gateway, client, monkeypatch):
+    """The reaper's chore takes them, a bounded number at a time, and leaves the younger ones."""
+    monkeypatch.setattr("gateway.stored_completions.service._EXPIRED_AT_ONCE", 2)
+    service = gateway.application.agentic.stored_completions
+    names = [(await stored(client, metadata={"a": "b"})).id for _ in range(3)]
+    chore = gateway.application.agentic.chores()["expire chat completions"]
+    assert await chore() == 0
+    lifetime = service._retention.completion_seconds
+    monkeypatch.setattr("gateway.stored_completions.service.now", lambda: now() + lifetime + 2)
+    assert (await chore(), await listed(client)) == (2, names[2:])
+    assert (await chore(), await chore(), await listed(client)) == (1, 0, [])
+
+
+async def test_they_stay_where_no_time_is_set(gateway, client, monkeypatch):
+    """`retention.completion_seconds: null`."""
+    service = gateway.application.agentic.stored_completions
+    monkeypatch.setattr(service, "_retention", RetentionSettings(completion_seconds=None))
+    monkeypatch.setattr("gateway.stored_completions.service.now", lambda: 2 * now())
+    name = (await stored(client)).id
+    assert (await service.delete_expired(), await listed(client)) == (0, [name])

@@ -13,10 +13,12 @@ import pytest
 from sqlalchemy import select
 
 from gateway.database.engine import Database
+from gateway.database.identifiers import sequence
 from gateway.database.tables import ChatCompletionMetadataRow, ChatCompletionRow
 from gateway.errors import UpstreamUnavailable
 from gateway.observability.metrics import Metrics
 from gateway.stored_completions import writer as writer_module
+from gateway.stored_completions.repository import StoredCompletionRepository
 from gateway.stored_completions.writer import CompletionWriter, FinishedCompletion
 
 pytestmark = pytest.mark.anyio
@@ -88,6 +90,18 @@ async def test_it_is_there_when_keeping_returns(writer, database, metrics):
         [pair] = (await session.execute(select(ChatCompletionMetadataRow))).scalars()
     assert (pair.completion_id, pair.key, pair.value) == ("a", "k", "v")
     assert outcomes(metrics) == {"stored": 1}
+
+
+async def test_the_oldest_go_first(writer, database):
+    """So many at a time, with their metadata."""
+    for name in "abc":
+        await writer.keep(finished(name, metadata={"k": "v"}))
+    for left in (["c"], []):
+        async with database.begin() as session:
+            taken = await StoredCompletionRepository(session).delete_older(sequence(), 2)
+        assert (taken, await names(database)) == (2 if left else 1, left)
+    async with database.read() as session:
+        assert (await session.execute(select(ChatCompletionMetadataRow))).first() is None
 
 
 async def test_those_that_come_together_are_written_together(writer, flaky, database):

@@ -14,7 +14,10 @@ __all__ = ["ChatCompletionMetadataRow", "ChatCompletionRow"]
 
 class ChatCompletionRow(Base, kw_only=True):
     __tablename__ = "chat_completions"
-    __table_args__ = (Index("chat_completions_by_project", "project", "sequence"),)
+    __table_args__ = (
+        Index("chat_completions_by_project", "project", "sequence"),
+        Index("chat_completions_by_age", "sequence"),
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     project: Mapped[str] = mapped_column(Project)

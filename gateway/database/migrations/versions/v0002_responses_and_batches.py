@@ -59,6 +59,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("chat_completions", schema=None) as batch_op:
+        batch_op.create_index("chat_completions_by_age", ["sequence"], unique=False)
         batch_op.create_index("chat_completions_by_project", ["project", "sequence"], unique=False)
 
     op.create_table(
