@@ -22,6 +22,7 @@ from gateway.http.event_stream import (
 from gateway.relay.answer import note, read_event
 from gateway.relay.json_object import rename_model
 from gateway.relay.passage import Passage
+from gateway.relay.recording import Record
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -82,7 +83,8 @@ class StreamRelay:
             raise
         else:
             self._call.end(self._call.error_type)
-            await self._finish_record()
+            if self._passage.record is not None:
+                await self._finish(self._passage.record)
             await self._start()
             await self._passage.send(
                 {"type": "http.response.body", "body": b"", "more_body": False}
@@ -135,9 +137,9 @@ class StreamRelay:
     async def _seen(self, events: bytes) -> bytes:
         """What is to be passed on of the events; the last ones once the answer is kept."""
         events = self._look(events)
-        if self._done:
+        if self._done and self._passage.record is not None:
             self._call.end(self._call.error_type)
-            await self._finish_record()
+            await self._finish(self._passage.record)
         return events
 
     def _look(self, events: bytes) -> bytes:
@@ -190,10 +192,9 @@ class StreamRelay:
                 {"type": "http.response.start", "status": 200, "headers": HEADERS.copy()}
             )
 
-    async def _finish_record(self) -> None:
-        """Keep the answer, if that was asked for, before its caller takes it for over."""
-        record = self._passage.record
-        if record is not None and self._call.error_type is None:
+    async def _finish(self, record: Record) -> None:
+        """Keep the answer before its caller takes it for over, unless it broke off."""
+        if self._call.error_type is None:
             await record.finish()
 
     async def _break_off(self, error: GatewayError) -> None:
