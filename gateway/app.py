@@ -48,6 +48,7 @@ from gateway.ports import (
 from gateway.profile import profile_of
 from gateway.relay.client import ModelClient
 from gateway.relay.operation import Operation
+from gateway.relay.recording import Recorder
 from gateway.relay.relay import Relay
 from gateway.rerank.routes import rerank_routes
 from gateway.rerank.service import INFERENCE_RERANK, RERANK
@@ -127,7 +128,7 @@ class Application:
     def _api_routes(self, service: ManagementService) -> list[HTTPRouteHandler]:
         relay = self._relay
         return [
-            *chat_routes(relay(CHAT)),
+            *chat_routes(relay(CHAT, self.agentic.completion_recorder)),
             *completion_routes(relay(COMPLETION)),
             *embedding_routes(relay(EMBEDDINGS)),
             *rerank_routes(relay(RERANK), relay(INFERENCE_RERANK)),
@@ -139,12 +140,13 @@ class Application:
             *self.agentic.routes(),
         ]
 
-    def _relay(self, operation: Operation[Any]) -> Relay:
+    def _relay(self, operation: Operation[Any], recorder: Recorder | None = None) -> Relay:
         return Relay(
             operation,
             self.catalog,
             max_body_bytes=self.settings.limits.max_body_bytes,
             capture_content=self.tracing.captures_content,
+            recorder=recorder,
         )
 
     def _model_server(self, backend: BackendSettings) -> ModelServer:

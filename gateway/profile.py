@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from gateway.database.paging import Order
 from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 
 __all__ = ["Profile", "profile_of"]
@@ -24,6 +25,12 @@ class Profile(Struct, frozen=True, kw_only=True):
     """A model's ``owned_by``; ``None`` for the name of what serves it."""
     unknown_provider: type[GatewayError]
     """The error for ``GET /v1/providers/{id}`` with an id that isn't there."""
+    malformed_conversation_id: type[GatewayError]
+    """The error where ``/v1/conversations/{id}`` has something that can't be an id of one."""
+    stores_completions: bool
+    """Chat completions are stored unless the request says ``store: false``."""
+    completions_order: Order
+    """How stored chat completions are listed where the request doesn't say."""
     unknown_in_stores: type[GatewayError]
     """The error for a vector store, a file, a file in a store or a batch that isn't there."""
     attach_waits: bool
@@ -36,7 +43,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     batch_prefix: str
     """What the id of a batch of files begins with."""
     empty_cursor: str | None
-    """``first_id`` and ``last_id`` of an empty list of files, stores or their files."""
+    """``first_id`` and ``last_id`` of an empty list of files, stores or their files, items, or
+    stored chat completions."""
     refuses_late_cancel: bool
     """Cancelling a batch of files that is over is an error, not the batch as it is."""
     chunk_in_attributes: bool
@@ -62,6 +70,9 @@ _OPENAI = Profile(
     prefixed_model_ids=False,
     owned_by=None,
     unknown_provider=NotFound,
+    malformed_conversation_id=NotFound,
+    stores_completions=False,
+    completions_order="asc",
     unknown_in_stores=NotFound,
     attach_waits=False,
     store_metadata=False,
@@ -82,6 +93,9 @@ _LLAMASTACK = Profile(
     prefixed_model_ids=True,
     owned_by="llama_stack",
     unknown_provider=InvalidRequest,
+    malformed_conversation_id=InvalidRequest,
+    stores_completions=True,
+    completions_order="desc",
     unknown_in_stores=InvalidRequest,
     attach_waits=True,
     store_metadata=True,

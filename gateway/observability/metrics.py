@@ -109,6 +109,13 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self._store_duration = self._histogram(
+            semconv.M_STORE_DURATION,
+            "s",
+            "Time from a whole answer until its chat completion was stored, or was not.",
+            [semconv.STORE_OUTCOME],
+            semconv.STORE_BUCKETS,
+        )
         self._http_series: dict[tuple[str, str, int], Any] = {}
         self._call_series: dict[tuple[str, str, str, str, str | None], _CallSeries] = {}
 
@@ -162,6 +169,10 @@ class Metrics:
         """A file is completed with so many new vectors and so many that were there already."""
         self._ingestion_chunks.labels("embedded").observe(embedded)
         self._ingestion_chunks.labels("reused").observe(reused)
+
+    def completion_stored(self, outcome: str, seconds: float) -> None:
+        """A chat completion was to be stored, and this became of it."""
+        self._store_duration.labels(outcome).observe(seconds)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes; of all workers, where there are several."""

@@ -76,6 +76,7 @@ CHUNK_SOURCE = "understudy.chunk.source"
 DETECTOR_NAME = "understudy.detector.name"
 DETECTOR_TEXTS = "understudy.detector.texts"
 DETECTOR_FLAGGED = "understudy.detector.flagged"
+STORE_OUTCOME = "understudy.store.outcome"
 
 M_HTTP_DURATION = "http.server.request.duration"
 M_HTTP_ACTIVE = "http.server.active_requests"
@@ -89,6 +90,7 @@ M_INGESTION_DURATION = "understudy.ingestion.duration"
 M_INGESTION_WAIT = "understudy.ingestion.wait"
 M_INGESTION_CHUNKS = "understudy.ingestion.chunks"
 M_INGESTION_ACTIVE = "understudy.ingestion.active"
+M_STORE_DURATION = "understudy.chat_completion.store.duration"
 
 HTTP_DURATION_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0,
@@ -102,5 +104,8 @@ FIRST_CHUNK_BUCKETS = (
 )  # fmt: skip
 INGESTION_BUCKETS = (
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+)  # fmt: skip
+STORE_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
 CHUNK_BUCKETS = tuple(float(4**power) for power in range(10))

@@ -11,7 +11,7 @@ from gateway.database.identifiers import new_id
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.http.validation import explain
 from gateway.identity.principal import Principal
-from gateway.items.including import check_include
+from gateway.items.including import includes
 from gateway.responses.assignment import Assignment
 from gateway.responses.context import Context, ContextReader, approvals
 from gateway.responses.messages import check_calls
@@ -125,7 +125,7 @@ class Preparation:
     def _check(self, request: CreateResponse) -> None:
         self._catalog.find(request.model, ("chat",))
         check_metadata(request.metadata)
-        check_include(request.include)
+        includes(request.include or ())
         if request.background and not request.stored:
             raise InvalidRequest(
                 "Background responses are stored: 'background' needs 'store' to be true.",

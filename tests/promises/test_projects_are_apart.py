@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 import gateway.app
 import gateway.http.router
+import gateway.stored_completions.recorder
 from gateway.database.tables import ChunkRow
 from gateway.identity.principal import Principal
 from tests.support.inprocess import InProcessGateway
@@ -24,11 +25,16 @@ pytestmark = pytest.mark.anyio
 MODEL = "fake-embedding"
 RAG = "/v1/tool-runtime/rag-tool"
 DOCUMENTS = [{"document_id": "d", "content": "x"}]
+CHAT = "fake-chat"
 TEXT = "The lamp of the lighthouse turns at night."
 
 
 def principal_of(request: Request[Any, Any, Any]) -> Principal:
     return Principal(project=request.headers["x-project"])
+
+
+def principal_of_scope(scope: Any) -> Principal:
+    return Principal(project=dict(scope["headers"])[b"x-project"].decode())
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -54,14 +60,18 @@ async def running(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gateway.app, "_vector_index", lambda *_: MemoryVectorIndex())
         patch.setattr(gateway.http.router, "principal_of", principal_of)
-        async with InProcessGateway(
-            discover=[embedding.url],
-            models=[MODEL],
-            data_dir=str(tmp_path_factory.mktemp("projects")),
-            ingestion={"attach_wait_seconds": 20},
-            tools={"allowed_hosts": ["127.0.0.1"]},
-            **sections,
-        ) as started:
+        patch.setattr(gateway.stored_completions.recorder, "principal_of_scope", principal_of_scope)
+        async with (
+            FakeVllm([CHAT]) as chat,
+            InProcessGateway(
+                discover=[embedding.url, chat.url],
+                models=[MODEL, CHAT],
+                data_dir=str(tmp_path_factory.mktemp("projects")),
+                ingestion={"attach_wait_seconds": 20},
+                tools={"allowed_hosts": ["127.0.0.1"]},
+                **sections,
+            ) as started,
+        ):
             yield started
 
 
@@ -101,7 +111,18 @@ async def fill(client: httpx.AsyncClient) -> dict[str, str]:
     chunk = {"content": "A boat.", "chunk_id": "c", "metadata": {"document_id": "d"}}
     inserted = {"vector_store_id": store["id"], "chunks": [chunk]}
     await send(client, "/v1/vector-io/insert", json=inserted)
+    said = {"role": "user", "content": TEXT}
+    conversation = await send(client, "/v1/conversations", json={})
+    path = f"/v1/conversations/{conversation['id']}/items"
+    item = (await send(client, path, json={"items": [said]}))["data"][0]
+    prompt = await send(client, "/v1/prompts", json={"prompt": TEXT})
+    asked = {"model": CHAT, "messages": [said], "store": True, "metadata": {"a": "b"}}
+    completion = await send(client, "/v1/chat/completions", json=asked)
     return {
+        "conversation_id": conversation["id"],
+        "item_id": item["id"],
+        "prompt_id": prompt["prompt_id"],
+        "completion_id": completion["id"],
         "file_id": file["id"],
         "vector_store_id": store["id"],
         "batch_id": batch["id"],
@@ -112,7 +133,13 @@ async def fill(client: httpx.AsyncClient) -> dict[str, str]:
 
 def bodies(ids: Mapping[str, str]) -> dict[tuple[str, str], Any]:
     """What a right request to each route of `POST` sends, by the last of its path."""
+    update = {"json": {"prompt": "mine", "version": 1}}
     return {
+        ("conversations", "{conversation_id}"): {"json": {"metadata": {"a": "mine"}}},
+        ("{conversation_id}", "items"): {"json": {"items": [{"role": "user", "content": "mine"}]}},
+        ("prompts", "{prompt_id}"): update,
+        ("{prompt_id}", "set-default-version"): {"json": {"version": 1}},
+        ("completions", "{completion_id}"): {"json": {"metadata": {"a": "mine"}}},
         ("{upload_id}", "parts"): {"files": {"data": b"b"}},
         ("{upload_id}", "complete"): {"json": {"part_ids": [ids["part_id"]]}},
         ("{upload_id}", "cancel"): {},
@@ -136,6 +163,10 @@ async def snapshot(client: httpx.AsyncClient, ids: Mapping[str, str]) -> list[An
         f"{store}/files",
         f"{store}/file_batches/{ids['batch_id']}",
         f"{store}/files/{ids['file_id']}/content",
+        f"/v1/conversations/{ids['conversation_id']}",
+        f"/v1/conversations/{ids['conversation_id']}/items",
+        f"/v1/prompts/{ids['prompt_id']}/versions",
+        f"/v1/chat/completions/{ids['completion_id']}",
     ):
         answer = await client.get(path)
         assert answer.status_code == 200
@@ -157,17 +188,17 @@ async def test_every_route_with_an_id_finds_nothing_of_another_project(running, 
             one if isinstance(one, str) else f"{{{one.name}}}" for one in route.path_components
         )[-2:]
         # All of it is somebody else's; or the store is one's own, and what is in it isn't.
-        mixed = {**ids, "vector_store_id": own["vector_store_id"]}
+        mixed = {**ids, **{name: own[name] for name in ("vector_store_id", "conversation_id")}}
         for given in (ids, mixed) if len(names) > 1 else (ids,):
             path = "/" + "/".join(
                 one if isinstance(one, str) else given[one.name] for one in route.path_components
             )
             for method in sorted(set(route.methods) - {"OPTIONS"}):
-                options = known[ending] if method == "POST" else {}
+                options = known[ending] if method in {"POST", "PUT"} else {}
                 answer = await theirs.request(method, path, **options)
                 assert answer.status_code == 404, f"{method} {path}: {answer.text}"
                 tried.add((method, ending))
-    assert len(tried) >= 18
+    assert len(tried) >= 36
     assert await snapshot(ours, ids) == before
 
 
@@ -178,11 +209,15 @@ async def test_ids_in_bodies_are_looked_for_in_the_callers_project(ours, theirs)
     file, store = ids["file_id"], ids["vector_store_id"]
     mine = f"/v1/vector_stores/{own['vector_store_id']}"
     chunk = {"content": "x", "metadata": {"document_id": "d"}, "chunk_id": "c"}
+    reference = {"type": "item_reference", "id": ids["item_id"]}
+    talk = f"/v1/conversations/{own['conversation_id']}/items"
     requests: list[tuple[str, dict[str, Any], int]] = [
         ("/v1/vector_stores", {"json": {"file_ids": [file]}}, 404),
         (f"{mine}/files", {"json": {"file_id": file}}, 404),
         (f"{mine}/file_batches", {"json": {"file_ids": [own["file_id"], file]}}, 404),
         (f"{mine}/file_batches", {"json": {"files": [{"file_id": file}]}}, 404),
+        ("/v1/conversations", {"json": {"items": [reference]}}, 404),
+        (talk, {"json": {"items": [reference]}}, 404),
         ("/v1/vector-io/query", {"json": {"vector_store_id": store, "query": "lamp"}}, 404),
         ("/v1/vector-io/query", {"json": {"vector_db_id": store, "query": "lamp"}}, 404),
         ("/v1/vector-io/insert", {"json": {"vector_store_id": store, "chunks": [chunk]}}, 404),
@@ -201,13 +236,21 @@ async def test_ids_in_bodies_are_looked_for_in_the_callers_project(ours, theirs)
 async def test_lists_and_searches_hold_only_what_is_the_projects(ours, theirs):
     """Another project's ids are no cursors either, and a filter by its files finds nothing."""
     ids, own = await fill(ours), await fill(theirs)
-    for path in ("/v1/files", "/v1/vector_stores"):
+    lists = {
+        "/v1/files": "file_id",
+        "/v1/vector_stores": "vector_store_id",
+        "/v1/chat/completions": "completion_id",
+        "/v1/prompts": "prompt_id",
+    }
+    for path, name in lists.items():
+        key = "prompt_id" if name == "prompt_id" else "id"
         whole = (await theirs.get(path)).json()["data"]
         assert whole
-        names = {one["id"] for one in (await ours.get(path)).json()["data"]}
-        assert not names & {one["id"] for one in whole}
-        cursor = ids["file_id" if path.endswith("files") else "vector_store_id"]
-        assert (await theirs.get(f"{path}?after={cursor}")).json()["data"] == whole
+        names = {one[key] for one in (await ours.get(path)).json()["data"]}
+        assert not names & {one[key] for one in whole}
+        assert (await theirs.get(f"{path}?after={ids[name]}")).json()["data"] == whole
+    by_metadata = (await theirs.get("/v1/chat/completions?metadata[a]=b")).json()["data"]
+    assert ids["completion_id"] not in {one["id"] for one in by_metadata}
     mine = f"/v1/vector_stores/{own['vector_store_id']}"
     found = await send(theirs, f"{mine}/search", json={"query": "lamp"})
     assert {one["file_id"] for one in found["data"]} == {own["file_id"], "d"}

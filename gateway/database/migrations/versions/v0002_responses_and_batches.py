@@ -52,12 +52,14 @@ def upgrade() -> None:
         sa.Column("project", sa.String(length=120), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("completion", sa.JSON(), nullable=False),
         sa.Column("messages", sa.JSON(), nullable=False),
         sa.Column("metadata", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("chat_completions", schema=None) as batch_op:
+        batch_op.create_index("chat_completions_by_age", ["sequence"], unique=False)
         batch_op.create_index("chat_completions_by_project", ["project", "sequence"], unique=False)
 
     op.create_table(
@@ -142,6 +144,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("batch_id", "position"),
     )
     op.create_table(
+        "chat_completion_metadata",
+        sa.Column("completion_id", sa.String(length=80), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.String(length=512), nullable=False),
+        sa.ForeignKeyConstraint(["completion_id"], ["chat_completions.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("completion_id", "key"),
+    )
+    op.create_table(
         "conversation_items",
         sa.Column("conversation_id", sa.String(length=80), nullable=False),
         sa.Column("id", sa.String(length=80), nullable=False),
@@ -152,6 +162,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("conversation_id", "id"),
     )
     with op.batch_alter_table("conversation_items", schema=None) as batch_op:
+        batch_op.create_index("conversation_items_by_id", ["project", "id"], unique=False)
         batch_op.create_index(
             "conversation_items_in_order", ["conversation_id", "sequence"], unique=False
         )
@@ -167,6 +178,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["prompt_id"], ["prompts.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("prompt_id", "version"),
     )
+    with op.batch_alter_table("prompt_versions", schema=None) as batch_op:
+        batch_op.create_index("prompt_versions_by_project", ["project"], unique=False)
+
     op.create_table(
         "response_events",
         sa.Column("response_id", sa.String(length=80), nullable=False),
