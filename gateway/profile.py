@@ -47,6 +47,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     """How long files with the purpose ``batch`` stay that were made without ``expires_after``."""
     file_status_details: str | UnsetType
     """A file's ``status_details``."""
+    batch_body_as_text: bool
+    """``response.body`` in a batch's files is a string with the JSON, not the JSON itself."""
 
 
 _OPENAI = Profile(
@@ -64,6 +66,7 @@ _OPENAI = Profile(
     malformed_file_id=NotFound,
     batch_file_seconds=30 * 24 * 3600,
     file_status_details=UNSET,
+    batch_body_as_text=False,
 )
 _LLAMASTACK = Profile(
     prefixed_model_ids=True,
@@ -80,6 +83,7 @@ _LLAMASTACK = Profile(
     malformed_file_id=InvalidRequest,
     batch_file_seconds=None,
     file_status_details="",
+    batch_body_as_text=True,
 )
 
 

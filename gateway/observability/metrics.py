@@ -102,6 +102,19 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self._batch_lines = self._histogram(
+            semconv.M_BATCH_LINE_DURATION,
+            "s",
+            "Duration of lines of batches, with what they waited for and their retries.",
+            [semconv.BATCH_LINE_OUTCOME],
+            semconv.DURATION_BUCKETS,
+        )
+        self.active_batches = Gauge(
+            prometheus_name(semconv.M_BATCH_ACTIVE, ""),
+            "Batches in work.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self._http_series: dict[tuple[str, str, int], Any] = {}
         self._call_series: dict[tuple[str, str, str, str, str | None], _CallSeries] = {}
 
@@ -152,6 +165,10 @@ class Metrics:
         """A file is completed with so many new vectors and so many that were there already."""
         self._ingestion_chunks.labels("embedded").observe(embedded)
         self._ingestion_chunks.labels("reused").observe(reused)
+
+    def batch_line_ended(self, outcome: str, seconds: float) -> None:
+        """A line of a batch is ``completed`` or ``failed``."""
+        self._batch_lines.labels(outcome).observe(seconds)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes; of all workers, where there are several."""
