@@ -2,18 +2,22 @@
 
 Callers come first. A request of a batch begins only while few requests of callers are in flight at
 the servers of its model. How many those are is known without counting: the connections in use, less
-the batches' own. Only this process's callers are seen, so a second measure works everywhere: like
-TCP, a batch begins with one request at once and adds one as long as answers come no slower;
-when they take half as long again, or a server refuses, it halves.
+the batches' own. While callers come and go, a batch uses half of what it might, so that the next
+one finds a free place.
+
+Only this process's callers are seen, so a second measure works everywhere. Like TCP, a batch begins
+with one request at once and adds one as long as answers come no slower for it; when they take half
+as long again as they did at best, or a server refuses, it halves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from gateway.ports import ModelServer
 from gateway.settings import BatchSettings
@@ -22,11 +26,16 @@ __all__ = ["Pacer", "Traffic", "Turn"]
 
 _FIRST_LOOK_SECONDS = 0.02
 _LAST_LOOK_SECONDS = 0.25
-_QUICK = 0.25
-_SLOW = 0.02
-"""How much of a new time goes into the average of late and into the usual one."""
+_NEW = 0.1
+"""How much of a new time goes into the average of late."""
 
-_TOO_SLOW = 1.5
+_FORGOTTEN = 1.002
+"""With every answer the best average fades, since what servers can do changes."""
+
+_TOO_SLOW = 1.6
+_REMEMBERED_SECONDS = 1.0
+"""How long room is left after a caller was seen."""
+
 _NOTHING = 1e-6
 _LONGEST_REFUSAL_SECONDS = 30.0
 
@@ -79,14 +88,15 @@ class Pacer:
         self._freed = asyncio.Event()
         self._last_begin = time.monotonic()
         self._not_before = 0.0
-        self._usual: float | None = None
+        self._caller_seen = -_REMEMBERED_SECONDS
+        self._best = math.inf
         self._lately: float | None = None
         self._settling = 0
         """Requests still in flight since the last halving, whose times say nothing of it."""
 
     @property
     def limit(self) -> int:
-        """How many requests may be in flight now."""
+        """How many requests may be in flight where no caller is."""
         return int(self._limit)
 
     @asynccontextmanager
@@ -107,34 +117,43 @@ class Pacer:
     async def _admission(self, servers: Collection[ModelServer]) -> None:
         look = _FIRST_LOOK_SECONDS
         while True:
-            refused_for = self._not_before - time.monotonic()
-            if refused_for > 0:
-                await asyncio.sleep(refused_for)
-            elif self._in_flight >= self.limit:
-                self._freed.clear()
-                await self._freed.wait()
-            elif self._traffic.callers(servers) > self._yield_above and not self._impatient():
+            now = time.monotonic()
+            callers = self._traffic.callers(servers)
+            if callers:
+                self._caller_seen = now
+            room_left = now - self._caller_seen < _REMEMBERED_SECONDS
+            if now < self._not_before:
+                await asyncio.sleep(self._not_before - now)
+            elif self._in_flight >= (max(1, self.limit // 2) if room_left else self.limit):
+                await self._one_less()
+            elif callers > self._yield_above and not self._impatient():
                 await asyncio.sleep(look)
                 look = min(2 * look, _LAST_LOOK_SECONDS)
             else:
                 return
+
+    async def _one_less(self) -> None:
+        """Wait until a request has ended, or a moment: the room may have grown meanwhile."""
+        self._freed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_LOOK_SECONDS):
+                await self._freed.wait()
 
     def _impatient(self) -> bool:
         waited = time.monotonic() - self._last_begin
         return self._in_flight == 0 and waited >= self._patience
 
     def note(self, seconds: float) -> None:
-        """An answer took so long. One more may be in flight once all have come as usual."""
+        """An answer took so long. One more may be in flight once all have come in time."""
         if self._settling:
             return
-        if self._usual is None or self._lately is None:
-            self._usual = self._lately = seconds
-        self._usual += _SLOW * (seconds - self._usual)
-        self._lately += _QUICK * (seconds - self._lately)
-        if self._lately > _TOO_SLOW * self._usual:
+        lately = seconds if self._lately is None else self._lately
+        self._lately = lately + _NEW * (seconds - lately)
+        self._best = min(self._best * _FORGOTTEN, self._lately)
+        if self._lately > _TOO_SLOW * self._best:
             self._halve()
-            self._lately = self._usual
-        else:
+            self._lately = self._best
+        elif self._in_flight >= self.limit:  # one that isn't used up says nothing
             self._limit = min(self._limit + 1 / self.limit, self._most)
             self._freed.set()
 
