@@ -6,8 +6,8 @@ the batches' own. While callers come and go, a batch uses half of what it might,
 one finds a free place.
 
 Only this process's callers are seen, so a second measure works everywhere. Like TCP, a batch begins
-with one request at once and adds one as long as answers come no slower for it; when they take half
-as long again as they did at best, or a server refuses, it halves.
+with one request at once and adds one as long as answers come no slower for it; when they take more
+than half as long again as they did at best, or a server refuses, it halves.
 """
 
 from __future__ import annotations
