@@ -104,8 +104,8 @@ class Application:
             self.client,
             self.telemetry,
             self.stateful,
-            _detectors(settings),
             _outside(settings),
+            _detectors(settings),
         )
         service = ManagementService(self.discovery, self._profile, self.state)
         probes = probe_routes(service, self.metrics)

@@ -64,6 +64,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     """The error for cancelling a response that is over."""
     unknown_shield: type[GatewayError]
     """The error for a shield that isn't there."""
+    batch_body_as_text: bool
+    """``response.body`` in a batch's files is a string with the JSON, not the JSON itself."""
 
 
 _OPENAI = Profile(
@@ -88,6 +90,7 @@ _OPENAI = Profile(
     mcp_approval=True,
     late_cancel=InvalidRequest,
     unknown_shield=NotFound,
+    batch_body_as_text=False,
 )
 _LLAMASTACK = Profile(
     prefixed_model_ids=True,
@@ -111,6 +114,7 @@ _LLAMASTACK = Profile(
     mcp_approval=False,
     late_cancel=Conflict,
     unknown_shield=InvalidRequest,
+    batch_body_as_text=True,
 )
 
 

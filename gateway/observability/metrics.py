@@ -116,6 +116,19 @@ class Metrics:
             [semconv.STORE_OUTCOME],
             semconv.STORE_BUCKETS,
         )
+        self._batch_lines = self._histogram(
+            semconv.M_BATCH_LINE_DURATION,
+            "s",
+            "Duration of lines of batches, with what they waited for and their retries.",
+            [semconv.BATCH_LINE_OUTCOME],
+            semconv.DURATION_BUCKETS,
+        )
+        self.active_batches = Gauge(
+            prometheus_name(semconv.M_BATCH_ACTIVE, ""),
+            "Batches in work.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self._http_series: dict[tuple[str, str, int], Any] = {}
         self._call_series: dict[tuple[str, str, str, str, str | None], _CallSeries] = {}
 
@@ -173,6 +186,10 @@ class Metrics:
     def completion_stored(self, outcome: str, seconds: float) -> None:
         """A chat completion was to be stored, and this became of it."""
         self._store_duration.labels(outcome).observe(seconds)
+
+    def batch_line_ended(self, outcome: str, seconds: float) -> None:
+        """A line of a batch is ``completed`` or ``failed``."""
+        self._batch_lines.labels(outcome).observe(seconds)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes; of all workers, where there are several."""

@@ -77,6 +77,11 @@ DETECTOR_NAME = "understudy.detector.name"
 DETECTOR_TEXTS = "understudy.detector.texts"
 DETECTOR_FLAGGED = "understudy.detector.flagged"
 STORE_OUTCOME = "understudy.store.outcome"
+BATCH_ID = "understudy.batch.id"
+BATCH_ENDPOINT = "understudy.batch.endpoint"
+BATCH_STATUS = "understudy.batch.status"
+BATCH_ATTEMPT = "understudy.batch.attempt"
+BATCH_LINE_OUTCOME = "understudy.batch.line.outcome"
 
 M_HTTP_DURATION = "http.server.request.duration"
 M_HTTP_ACTIVE = "http.server.active_requests"
@@ -91,6 +96,8 @@ M_INGESTION_WAIT = "understudy.ingestion.wait"
 M_INGESTION_CHUNKS = "understudy.ingestion.chunks"
 M_INGESTION_ACTIVE = "understudy.ingestion.active"
 M_STORE_DURATION = "understudy.chat_completion.store.duration"
+M_BATCH_LINE_DURATION = "understudy.batch.line.duration"
+M_BATCH_ACTIVE = "understudy.batch.active"
 
 HTTP_DURATION_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0,

@@ -174,7 +174,8 @@ class Discovery:
                         found.setdefault(served.name, []).append((state, served))
         models += [self._found(name, places) for name, places in found.items()]
         self._known = {model.id: model for model in models}
-        self._catalog.replace(models)
+        asked = [state for state in self._servers.values() if state.discovered]
+        self._catalog.replace(models, complete=all(state.kind is not None for state in asked))
 
     def _configured(self, model: ModelSettings) -> Model:
         backends, providers = [], []

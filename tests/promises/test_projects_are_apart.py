@@ -3,6 +3,8 @@ objects are as if they weren't there."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -291,3 +293,33 @@ async def test_vectors_of_another_project_are_not_taken_over(running, ours, thei
     async with running.application.state.database.read() as session:
         rows = (await session.execute(select(ChunkRow.project, ChunkRow.text))).all()
     assert {project for project, text in rows if text == TEXT} >= {"ours", "strangers"}
+
+
+async def test_batches_are_the_projects_own(running, ours, theirs):
+    """Neither its file, nor the batch, its output or its key is anything to another project."""
+    embed = {"model": MODEL, "input": TEXT}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": embed}
+    upload = {"files": {"file": json.dumps(line).encode()}, "data": {"purpose": "batch"}}
+    wanted = {"endpoint": "/v1/embeddings", "completion_window": "24h", "idempotency_key": "k"}
+    made: dict[httpx.AsyncClient, Any] = {}
+    for client in (ours, theirs):
+        file = await send(client, "/v1/files", **upload)
+        made[client] = await send(
+            client, "/v1/batches", json={**wanted, "input_file_id": file["id"]}
+        )
+        while made[client]["status"] != "completed":
+            await asyncio.sleep(0.05)
+            made[client] = (await client.get(f"/v1/batches/{made[client]['id']}")).json()
+    batch, own = made[ours], made[theirs]
+    assert batch["id"] != own["id"]
+    for method, path in (
+        ("GET", f"/v1/batches/{batch['id']}"),
+        ("POST", f"/v1/batches/{batch['id']}/cancel"),
+        ("GET", f"/v1/files/{batch['output_file_id']}/content"),
+    ):
+        assert (await theirs.request(method, path)).status_code == 404, path
+    foreign = {**wanted, "input_file_id": batch["input_file_id"], "idempotency_key": "other"}
+    assert (await theirs.post("/v1/batches", json=foreign)).status_code == 404
+    for query in ("", f"?after={batch['id']}"):
+        listed = (await theirs.get(f"/v1/batches{query}")).json()["data"]
+        assert [one["id"] for one in listed] == [own["id"]]

@@ -143,7 +143,9 @@ async def there(http: httpx.AsyncClient) -> dict[str, str]:
         "/v1/uploads",
         json={"bytes": 1, "filename": "a", "mime_type": "a/b", "purpose": "assistants"},
     )
+    lines = await http.post("/v1/files", files={"file": b"{}"}, data={"purpose": "batch"})
     ids = {
+        "lines": lines.json()["id"],
         "file": file.json()["id"],
         "store": store.json()["id"],
         "upload": upload.json()["id"],
@@ -247,6 +249,14 @@ def bodies(there: dict[str, str]) -> dict[str, Any]:
         f"/v1/prompts/{there['prompt']}/set-default-version": {"version": 1},
         "/v1/chat/completions": ASKED,
         f"/v1/chat/completions/{there['completion']}": {"metadata": {"a": "b"}},
+        "/v1/batches": {
+            "input_file_id": there["lines"],
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "metadata": {"a": "b"},
+            "output_expires_after": {"anchor": "created_at", "seconds": 3600},
+            "idempotency_key": "key",
+        },
         "/v1/vector-io/query": {
             "vector_store_id": there["store"],
             "query": [{"type": "text", "text": "q"}],
@@ -396,6 +406,7 @@ async def test_no_query_parameter_is_a_fault_of_the_gateway(http, there):
     """Wrong ones are refused by name, unknown ones passed by."""
     store = f"/v1/vector_stores/{there['store']}"
     lists = [
+        "/v1/batches",
         "/v1/files",
         "/v1/vector_stores",
         f"{store}/files",

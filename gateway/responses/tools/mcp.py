@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol, Self
 
-import msgspec
-
 from gateway.errors import ToolServerError
 from gateway.items.parsing import item_id
 from gateway.observability.activity import Activity
@@ -148,7 +146,7 @@ class McpServers:
                 param="tools",
             ) from None
         allowed = [one for one in served if is_allowed(tool, one)]
-        item["tools"] = [msgspec.to_builtins(one) for one in allowed]
+        item["tools"] = [_listed(one) for one in allowed]
         await stream.about(index, "response.mcp_list_tools.completed")
         await stream.done(index)
         return allowed
@@ -169,6 +167,15 @@ class McpServers:
                 session = self._servers.open(address)
                 self._sessions[label] = await self._stack.enter_async_context(session)
             return self._sessions[label]
+
+
+def _listed(tool: ServedTool) -> dict[str, Any]:
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "input_schema": tool.input_schema,
+        "annotations": tool.annotations,
+    }
 
 
 def _call_error(error: ToolServerFailed) -> dict[str, Any]:
