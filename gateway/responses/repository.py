@@ -119,6 +119,7 @@ class ResponseRepository:
             last = await self.drop_events(response_id, checkpoint)
             last = max(last, checkpoint, row.request.get("last", 0))
             row.request = {**row.request, "last": last}
+            row.body = {**row.body, "status": row.status}
         return row
 
     async def save(self, project: str, response_id: str, attempt: int, **values: Any) -> bool:
