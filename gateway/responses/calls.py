@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.http.validation import NOT_JSON
 from gateway.items.parsing import item_id
+from gateway.responses.run import leave
 from gateway.responses.stream import ResponseStream
 from gateway.responses.tool_definitions import FileSearchTool, FunctionTool, McpTool
 from gateway.responses.toolbox import Binding
@@ -128,8 +129,11 @@ class ToolCall:
             self.item["arguments"] = self.arguments
             fields = {"name": self.name} if isinstance(binding.tool, FunctionTool) else {}
             await self._stream.about(self.index, f"{kind}.done", arguments=self.arguments, **fields)
-        if isinstance(binding.tool, FunctionTool) or status != "completed":
+        if isinstance(binding.tool, FunctionTool):
             self.item["status"] = status
+            await self._stream.done(self.index)
+        elif status != "completed":
+            leave(self.item)
             await self._stream.done(self.index)
 
     def parsed(self) -> dict[str, Any] | None:

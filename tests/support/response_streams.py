@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, get_args
 
 import pydantic
@@ -30,6 +31,11 @@ _UNION = get_args(ResponseStreamEvent)[0]
 _MODELS = {get_args(one.model_fields["type"].annotation)[0]: one for one in get_args(_UNION)}
 
 
+@cache
+def _adapter(kind: str) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(_MODELS[kind])
+
+
 def events_of(stream: bytes) -> list[dict[str, Any]]:
     """The events of a whole stream, each named as its type; comments are left out."""
     assert stream.endswith(b"\n\n"), stream[-100:]
@@ -46,10 +52,9 @@ def events_of(stream: bytes) -> list[dict[str, Any]]:
 
 def strict_event(event: dict[str, Any]) -> None:
     """Fails where the event isn't one of the SDK's types to the letter."""
-    model = _MODELS.get(event["type"])
-    assert model is not None, f"the SDK knows no {event['type']}"
+    assert event["type"] in _MODELS, f"the SDK knows no {event['type']}"
     try:
-        pydantic.TypeAdapter(model).validate_json(json.dumps(event), strict=True)
+        _adapter(event["type"]).validate_json(json.dumps(event), strict=True)
     except pydantic.ValidationError as error:
         raise AssertionError(f"{event}: {error}") from None
 
