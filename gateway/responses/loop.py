@@ -138,8 +138,8 @@ class Loop:
 
     async def _work(self, step: Activity) -> None:
         assignment, stream = self._assignment, self._stream
-        items = [*assignment.prompt_items, *assignment.context.items]
-        await self._inputs.read(step, items)
+        await self._inputs.read(step, assignment.items)
+        items = [item for _, item in assignment.items]
         if self._guard is not None and await self._guard.refuses_input(
             step, stream, items, self._inputs
         ):
