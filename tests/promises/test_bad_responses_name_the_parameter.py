@@ -281,7 +281,6 @@ QUERIES: list[tuple[str, str, int, str]] = [
     ],
     (f"{CREATE}/there", "stream=maybe", 400, "stream"),
     (f"{CREATE}/there", "stream=true&starting_after=x", 400, "starting_after"),
-    (f"{CREATE}/there", "stream=true", 400, "stream"),
 ]
 
 
