@@ -28,7 +28,17 @@ class Assignment(Struct, kw_only=True):
     """Fields of the request that go to the model server as they are."""
 
     @property
-    def prompt_items(self) -> list[dict[str, Any]]:
+    def items(self) -> list[tuple[str, dict[str, Any]]]:
+        """All that the model is to see, each with the parameter that it is from."""
+        earlier = "conversation" if self.run.request.conversation_id else "previous_response_id"
+        return [
+            *(("prompt", item) for item in self._prompt_items),
+            *((earlier, item) for item in self.context.history),
+            *((f"input[{n}]", item) for n, item in enumerate(self.context.input)),
+        ]
+
+    @property
+    def _prompt_items(self) -> list[dict[str, Any]]:
         """The prompt's images and files, as an item of the user's."""
         if not self.prompt_parts:
             return []

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.http.validation import NOT_JSON
 from gateway.items.parsing import item_id
+from gateway.responses.run import leave
 from gateway.responses.stream import ResponseStream
 from gateway.responses.tool_definitions import FileSearchTool, FunctionTool, McpTool
 from gateway.responses.toolbox import Binding
@@ -142,8 +143,11 @@ class ToolCall:
             # Where it is interrupted, it is made again by this.
             query = (self.parsed() or {}).get("query")
             self.item["queries"] = [query] if isinstance(query, str) else []
-        if isinstance(binding.tool, FunctionTool) or status != "completed":
+        if isinstance(binding.tool, FunctionTool):
             self.item["status"] = status
+            await self._stream.done(self.index)
+        elif status != "completed":
+            leave(self.item)
             await self._stream.done(self.index)
 
     def parsed(self) -> dict[str, Any] | None:

@@ -22,6 +22,8 @@ LEAST_WORDS = 3
 MOST_FILES = 3
 """That are cited where no sentence gives them away."""
 MOST_SENTENCES = 500
+MOST_SOURCES = 300
+"""Every sentence is compared with each."""
 
 _END = r".!?\u3002\uff01\uff1f"
 _SENTENCE = re.compile(rf"[^\n{_END}]+(?:[{_END}](?!\s)[^\n{_END}]+)*[{_END}]*")
@@ -77,43 +79,58 @@ class Sources:
     """What the model was shown in a response, best first within each search."""
 
     def __init__(self) -> None:
-        self._shown: dict[tuple[str, str], Passage | WebSource] = {}
+        self._found: dict[int, Sequence[Passage | WebSource]] = {}
         self._words: dict[tuple[str, str], frozenset[str]] = {}
 
-    def add(self, sources: Sequence[Passage | WebSource]) -> None:
+    def add(self, place: int, sources: Sequence[Passage | WebSource]) -> None:
+        """``place`` is the search's in the output, for those made at once end in any order."""
+        self._found[place] = sources
         for one in sources:
             key = (one.origin, one.text)
-            if key not in self._shown:
-                self._shown[key] = one
+            if key not in self._words:
                 self._words[key] = _words(one.text)
 
     def annotations(self, text: str) -> list[dict[str, Any]]:
         """The citations of a text, in the order of their places in it."""
-        if not self._shown or not text.strip():
+        shown = self._shown()
+        if not shown or not text.strip():
             return []
         found = []
         for place, sentence in enumerate(_SENTENCE.finditer(text)):
             if place == MOST_SENTENCES:
                 break
-            source = self._source_of(sentence[0])
+            source = self._source_of(sentence[0], shown)
             if source is not None:
                 start = sentence.start() + len(sentence[0]) - len(sentence[0].lstrip())
                 found.append(source.citation(start, sentence.end()))
-        return found or [one.citation(0, len(text)) for one in self._best()]
+        return found or [one.citation(0, len(text)) for one in _best_of_each(shown)]
 
-    def _source_of(self, sentence: str) -> Passage | WebSource | None:
+    def _shown(self) -> list[Passage | WebSource]:
+        """What was found, each once; the latest where it is very much."""
+        shown = {
+            (one.origin, one.text): one
+            for place in sorted(self._found)
+            for one in self._found[place]
+        }
+        return list(shown.values())[-MOST_SOURCES:]
+
+    def _source_of(
+        self, sentence: str, shown: Sequence[Passage | WebSource]
+    ) -> Passage | WebSource | None:
         words = _words(sentence)
         if len(words) < LEAST_WORDS:
             return None
-        shares = {key: len(words & held) / len(words) for key, held in self._words.items()}
-        best = max(shares, key=lambda key: shares[key])  # the first of equals ranks best
-        return self._shown[best] if shares[best] >= SHARE else None
+        held = [len(words & self._words[one.origin, one.text]) for one in shown]
+        most = max(held)
+        # The first of equals ranks best.
+        return shown[held.index(most)] if most / len(words) >= SHARE else None
 
-    def _best(self) -> list[Passage | WebSource]:
-        first: dict[str, Passage | WebSource] = {}
-        for source in self._shown.values():
-            first.setdefault(source.origin, source)
-        return list(first.values())[:MOST_FILES]
+
+def _best_of_each(shown: Sequence[Passage | WebSource]) -> list[Passage | WebSource]:
+    first: dict[str, Passage | WebSource] = {}
+    for source in shown:
+        first.setdefault(source.origin, source)
+    return list(first.values())[:MOST_FILES]
 
 
 def _words(text: str) -> frozenset[str]:

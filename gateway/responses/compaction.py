@@ -135,8 +135,8 @@ class CompactionService:
 
     async def _messages(self, assignment: Assignment, activity: Activity) -> list[dict[str, Any]]:
         reader: InputReader = self._performer.reader(assignment.principal)
-        items = [*assignment.prompt_items, *assignment.context.items]
-        await reader.read(activity, items)
+        await reader.read(activity, assignment.items)
+        items = [item for _, item in assignment.items]
         messages = chat_messages(items, reader.content, lambda _, name: name, room=60_000)
         if assignment.system:
             messages.insert(0, {"role": "system", "content": assignment.system})

@@ -56,15 +56,18 @@ class InputReader:
         self._workspace = workspace
         self._read: dict[tuple[str, ...], dict[str, Any]] = {}
 
-    async def read(self, activity: Activity, items: Sequence[Mapping[str, Any]]) -> None:
-        """Read all that these items name. Raises ``InvalidRequest`` and ``NotFound`` that name
-        the part at fault, and ``UpstreamError``.
+    async def read(
+        self, activity: Activity, items: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> None:
+        """Read all that these items name, each given with the parameter that it is from. Raises
+        ``InvalidRequest`` and ``NotFound`` that name the part at fault, and ``UpstreamError``.
         """
         wanted: dict[tuple[str, ...], tuple[Mapping[str, Any], str]] = {}
-        for place, item in enumerate(items):
-            for number, part in enumerate(_parts_of(item)):
+        for place, item in items:
+            field, parts = _parts_of(item)
+            for number, part in enumerate(parts):
                 if part["type"] in ("input_image", "input_file"):
-                    wanted.setdefault(_key(part), (part, f"input[{place}].content[{number}]"))
+                    wanted.setdefault(_key(part), (part, f"{place}.{field}[{number}]"))
         missing = {key: one for key, one in wanted.items() if key not in self._read}
         if len(wanted) > MAX_ATTACHMENTS:
             raise InvalidRequest(
@@ -76,10 +79,15 @@ class InputReader:
 
         async def fill(key: tuple[str, ...], part: Mapping[str, Any], param: str) -> None:
             async with turns:
-                if part["type"] == "input_image":
-                    self._read[key] = await self._image(part, param)
-                else:
-                    self._read[key] = await self._file(activity, part, param)
+                try:
+                    if part["type"] == "input_image":
+                        self._read[key] = await self._image(part, param)
+                    else:
+                        self._read[key] = await self._file(activity, part, param)
+                except GatewayError as error:
+                    if not param.startswith("input["):  # which callers can't count into
+                        error.param = param.partition(".")[0]
+                    raise
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -106,24 +114,25 @@ class InputReader:
         return {"type": "text", "text": part["text"]}
 
     async def _image(self, part: Mapping[str, Any], param: str) -> dict[str, Any]:
-        url = part.get("image_url")
+        url, where = part.get("image_url"), f"{param}.image_url"
         if part.get("file_id"):
-            data, _ = await self._stored(part["file_id"], MAX_IMAGE_BYTES, f"{param}.file_id")
+            where = f"{param}.file_id"
+            data, _ = await self._stored(part["file_id"], MAX_IMAGE_BYTES, where)
         elif not url:
             raise InvalidRequest(
-                f"Missing required parameter: '{param}.image_url' or '{param}.file_id'.",
-                param=f"{param}.image_url",
+                f"Missing required parameter: '{where}' or '{param}.file_id'.",
+                param=where,
                 code="missing_required_parameter",
             )
         elif url.startswith("data:"):
-            data = _data_url(url, MAX_IMAGE_BYTES, f"{param}.image_url")
+            data = _data_url(url, MAX_IMAGE_BYTES, where)
         else:
-            data, _ = await self._fetched(url, MAX_IMAGE_BYTES, f"{param}.image_url")
+            data, _ = await self._fetched(url, MAX_IMAGE_BYTES, where)
         media_type = next((kind for magic, kind in _IMAGES if data.startswith(magic)), None)
         if media_type is None:
             raise InvalidRequest(
                 "The image is in no format that is supported: PNG, JPEG, GIF or WebP.",
-                param=param,
+                param=where,
                 code="invalid_image_format",
             )
         image = {"url": f"data:{media_type};base64,{base64.b64encode(data).decode()}"}
@@ -184,14 +193,13 @@ class InputReader:
         return page.data, page.filename
 
 
-def _parts_of(item: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _parts_of(item: Mapping[str, Any]) -> tuple[str, Sequence[Mapping[str, Any]]]:
+    """Where an item may hold images and files, and what it holds there."""
     if item["type"] == "message" and item["role"] != "assistant":
-        content: Sequence[Mapping[str, Any]] = item["content"]
-        return content
+        return "content", item["content"]
     if item["type"] == "function_call_output" and not isinstance(item["output"], str):
-        output: Sequence[Mapping[str, Any]] = item["output"]
-        return output
-    return ()
+        return "output", item["output"]
+    return "content", ()
 
 
 def _key(part: Mapping[str, Any]) -> tuple[str, ...]:

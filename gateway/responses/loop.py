@@ -93,6 +93,7 @@ class Loop:
         self._settings = settings
         self._checkpoint = checkpoint
         self._messages: list[dict[str, Any]] = []
+        self._turn_at_hand: Turn | None = None
         self._toolbox = Toolbox((), {}, approval_is_usual=approval_is_usual)
         request = self._run.request
         self._turns = min(
@@ -119,7 +120,11 @@ class Loop:
             try:
                 async with asyncio.timeout(self._settings.timeout_seconds):
                     await self._work(step)
+            except GatewayError:
+                await self._leave()
+                raise
             except TimeoutError:
+                await self._leave()
                 raise UpstreamTimeout(
                     f"The response was not done within {self._settings.timeout_seconds:g} s.",
                     code="response_timeout",
@@ -128,10 +133,16 @@ class Loop:
                 step.attributes[semconv.INPUT_TOKENS] = self._run.input_tokens
                 step.attributes[semconv.OUTPUT_TOKENS] = self._run.output_tokens
 
+    async def _leave(self) -> None:
+        """End what was begun: nothing comes after it."""
+        if self._turn_at_hand is not None:
+            await self._turn_at_hand.leave()
+        await self._stream.leave()
+
     async def _work(self, step: Activity) -> None:
         assignment, stream = self._assignment, self._stream
-        items = [*assignment.prompt_items, *assignment.context.items]
-        await self._inputs.read(step, items)
+        await self._inputs.read(step, assignment.items)
+        items = [item for _, item in assignment.items]
         if self._guard is not None and await self._guard.refuses_input(
             step, stream, items, self._inputs
         ):
@@ -205,8 +216,10 @@ class Loop:
                 return
             turn = await self._turn(step, first=number == 0, tokens_left=tokens_left)
             run.count(turn.usage)
+            self._turn_at_hand = None
             if turn.finish_reason in ("length", "content_filter"):
                 length = turn.finish_reason == "length"
+                await self._stream.leave()  # calls that were to be run
                 run.cut("max_output_tokens" if length else "content_filter")
                 return
             if not turn.calls:
@@ -236,7 +249,7 @@ class Loop:
                 tools_are_left=self._calls_left > 0,
                 tokens_left=tokens_left,
             )
-            turn = Turn(
+            turn = self._turn_at_hand = Turn(
                 self._stream,
                 self._toolbox,
                 cite=self._tools.sources.annotations,

@@ -95,9 +95,9 @@ class Preparation:
             )
         answered = approvals(context)
         check_calls(context.items)
-        for item in context.items:
+        for place, item in enumerate(context.input):
             if item["type"] == "compaction":
-                unseal(item["encrypted_content"])
+                unseal(item["encrypted_content"], f"input[{place}].encrypted_content")
         system = [rendered.text if rendered is not None else "", request.instructions or ""]
         return Assignment(
             principal=principal,

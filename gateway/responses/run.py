@@ -13,7 +13,7 @@ from gateway.observability.call import Usage
 from gateway.responses.schemas import CreateResponse, JsonSchemaFormat
 from gateway.responses.tool_definitions import shown_tool
 
-__all__ = ["UNDER_WAY", "Run", "shown_response"]
+__all__ = ["UNDER_WAY", "Run", "leave", "shown_response"]
 
 UNDER_WAY = ("in_progress", "searching", "calling")
 """What the status of an item is that isn't done yet."""
@@ -164,8 +164,13 @@ class Run:
 
     def _leave_items(self) -> None:
         for item in self.output:
-            if item.get("status") in UNDER_WAY:
-                item["status"] = "incomplete"
+            leave(item)
+
+
+def leave(item: dict[str, Any]) -> None:
+    """Nobody goes on with this item; OpenAI has no incomplete searches of the web."""
+    if item.get("status") in UNDER_WAY:
+        item["status"] = "failed" if item["type"] == "web_search_call" else "incomplete"
 
 
 def shown_response(

@@ -28,7 +28,7 @@ def seal(text: str) -> str:
     return _SEAL + base64.b64encode(msgspec.json.encode(_Sealed(text))).decode()
 
 
-def unseal(content: str) -> str:
+def unseal(content: str, param: str = "input") -> str:
     """Raises ``InvalidRequest`` for what :func:`seal` has not made."""
     sealed = content.removeprefix(_SEAL)
     try:
@@ -36,7 +36,7 @@ def unseal(content: str) -> str:
     except (binascii.Error, ValueError, *NOT_JSON):
         raise InvalidRequest(
             "The encrypted_content of an item could not be read: it is not one of this gateway's.",
-            param="input",
+            param=param,
             code="invalid_encrypted_content",
         ) from None
     return decoded.text

@@ -7,7 +7,7 @@ import copy
 from typing import Any, Protocol
 
 from gateway.items.including import shown
-from gateway.responses.run import Run
+from gateway.responses.run import Run, leave
 
 __all__ = ["TERMINAL", "Nowhere", "ResponseStream", "Sink"]
 
@@ -40,6 +40,8 @@ class ResponseStream:
         self.run = run
         self._sink = sink
         self._turn = asyncio.Lock()
+        self._begun: set[int] = set()
+        """The places of items that are not done."""
         self.next_number = first
 
     async def emit(self, kind: str, **fields: Any) -> None:
@@ -57,6 +59,7 @@ class ResponseStream:
         """A new item of the output; its place there."""
         self.run.output.append(item)
         index = len(self.run.output) - 1
+        self._begun.add(index)
         await self.emit("response.output_item.added", output_index=index, item=self._shown(item))
         return index
 
@@ -67,7 +70,14 @@ class ResponseStream:
     async def done(self, index: int) -> None:
         """The item at this place is what it will be."""
         item = self.run.output[index]
+        self._begun.discard(index)
         await self.emit("response.output_item.done", output_index=index, item=self._shown(item))
+
+    async def leave(self) -> None:
+        """The items that were begun stay as they are: nobody goes on with them."""
+        for index in sorted(self._begun):
+            leave(self.run.output[index])
+            await self.done(index)
 
     def _shown(self, item: dict[str, Any]) -> dict[str, Any]:
         return copy.deepcopy(shown(item, self.run.include))

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.errors import InvalidRequest
+from gateway.http.validation import explain
 from gateway.responses.tool_definitions import (
     FileSearchTool,
     FunctionTool,
@@ -37,7 +38,13 @@ class _Named(Struct, frozen=True):
     name: str | None = None
     server_label: str | None = None
     mode: str | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[_Named] | None = None
+
+
+class _Given(Struct, frozen=True):
+    """So that complaints name the parameter."""
+
+    tool_choice: str | _Named
 
 
 class ToolChoice(Struct, frozen=True, kw_only=True):
@@ -67,28 +74,30 @@ def parse_tool_choice(given: Any, tools: Sequence[Tool]) -> ToolChoice:
     """Raises ``InvalidRequest`` for a choice that there isn't, or of a tool that isn't given."""
     if given is None:
         return ToolChoice()
-    if isinstance(given, str):
-        if given not in _WORDS:
-            raise _invalid(f"'{given[:50]}' is not one of 'none', 'auto' and 'required'.")
-        if given == "required" and not tools:
-            raise _invalid("tool_choice 'required' needs 'tools'.")
-        return ToolChoice(mode=given)
     try:
-        named = msgspec.convert(given, _Named)
+        named = msgspec.convert({"tool_choice": given}, _Given).tool_choice
     except msgspec.ValidationError as error:
-        raise _invalid(f"{error}.") from None
+        raise explain(error, _Given) from None
+    if isinstance(named, str):
+        if named not in _WORDS:
+            raise _invalid(f"'{named[:50]}' is not one of 'none', 'auto' and 'required'.")
+        if named == "required" and not tools:
+            raise _invalid("'required' needs 'tools'.")
+        return ToolChoice(mode=named)
     if named.type == "allowed_tools":
-        if named.mode not in ("auto", "required") or not named.tools:
-            raise _invalid("allowed_tools needs 'mode' (auto or required) and 'tools'.")
-        try:
-            among = tuple(msgspec.convert(one, _Named) for one in named.tools)
-        except msgspec.ValidationError as error:
-            raise _invalid(f"{error}.") from None
-        for one in among:
-            _check(one, tools)
-        return ToolChoice(mode=named.mode, among=among)
+        return _allowed(named, tools)
     _check(named, tools)
     return ToolChoice(mode="required", among=(named,), forced=True)
+
+
+def _allowed(named: _Named, tools: Sequence[Tool]) -> ToolChoice:
+    if named.mode not in ("auto", "required"):
+        raise _invalid("it has to be 'auto' or 'required'.", "tool_choice.mode")
+    if not named.tools:
+        raise _invalid("it has to be a list of tools.", "tool_choice.tools")
+    for one in named.tools:
+        _check(one, tools)
+    return ToolChoice(mode=named.mode, among=tuple(named.tools))
 
 
 def _check(named: _Named, tools: Sequence[Tool]) -> None:
@@ -115,7 +124,7 @@ def _may_be(named: _Named, tool: Tool) -> bool:
     return named.type in _WEB
 
 
-def _invalid(message: str) -> InvalidRequest:
+def _invalid(message: str, param: str = "tool_choice") -> InvalidRequest:
     return InvalidRequest(
-        f"Invalid value for 'tool_choice': {message}", param="tool_choice", code="invalid_value"
+        f"Invalid value for '{param}': {message}", param=param, code="invalid_value"
     )

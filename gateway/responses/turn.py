@@ -51,6 +51,10 @@ class Turn:
     def calls(self) -> list[ToolCall]:
         return list(self._numbered.values())
 
+    @property
+    def text(self) -> str:
+        return "".join(message.text for message in self._messages)
+
     async def read(self, events: AsyncIterator[bytes]) -> None:
         """To the end. Raises ``UpstreamError`` for a stream that isn't a chat completion's."""
         async for data in events:
@@ -66,10 +70,16 @@ class Turn:
                 await self._take(chunk.choices[0])
         await self._close()
 
+    async def leave(self) -> None:
+        """It ends before the model is done: what is shown of it so far is incomplete."""
+        await self._reasoning.close("incomplete")
+        await self._end_call("incomplete")
+        if self._messages[-1].shown:
+            await self._messages[-1].close("incomplete")
+
     def message(self) -> dict[str, Any]:
         """The turn as a message, for the turns that follow."""
-        text = "".join(message.text for message in self._messages)
-        said: dict[str, Any] = {"role": "assistant", "content": text}
+        said: dict[str, Any] = {"role": "assistant", "content": self.text}
         if self._reasoning.text:
             said["reasoning"] = self._reasoning.text
         if self._numbered:
@@ -86,13 +96,14 @@ class Turn:
     async def _take(self, choice: Choice) -> None:
         delta = choice.delta
         if thought := delta.reasoning or delta.reasoning_content:
+            await self._messages[-1].close(keep_empty=False)
             await self._reasoning.write(thought)
         if delta.content:
-            await self._reasoning.close()
-            await self._message().write(delta.content, _logprobs(choice))
+            message = await self._message(refusing=False)
+            await message.write(delta.content, _logprobs(choice))
         if delta.refusal:
-            await self._reasoning.close()
-            await self._message().refuse(delta.refusal)
+            message = await self._message(refusing=True)
+            await message.refuse(delta.refusal)
         for part in delta.tool_calls or ():
             await self._call(part)
         if choice.finish_reason is not None:
@@ -109,16 +120,25 @@ class Turn:
             call = self._new_call(part.id, part.function.name)
             self._numbered[part.index] = self._open = call
             await call.begin()
-        if part.function.arguments and call is self._open:
+        if part.function.arguments:
+            if call is not self._open:
+                raise UpstreamError("The model server went back to a call that was over.")
             if len(call.arguments) + len(part.function.arguments) > MAX_ARGUMENTS:
                 raise UpstreamError("The model wrote arguments without an end.")
             await call.write(part.function.arguments)
 
-    def _message(self) -> MessageWriter:
-        """The message at hand; a new one where the model goes on after a call."""
-        if self._messages[-1].closed:
-            self._messages.append(MessageWriter(self._stream, self._cite, self._check))
-        return self._messages[-1]
+    async def _message(self, *, refusing: bool) -> MessageWriter:
+        """The message at hand; a new one where the model goes on after a call or a thought, or
+        begins to refuse.
+        """
+        await self._reasoning.close()
+        last = self._messages[-1]
+        if last.text and last.refusing != refusing:
+            await last.close(keep_empty=False)
+        if last.closed:
+            last = MessageWriter(self._stream, self._cite, self._check)
+            self._messages.append(last)
+        return last
 
     def _new_call(self, call_id: str | None, name: str) -> ToolCall:
         binding = self._toolbox.find(name)
@@ -142,11 +162,14 @@ class Turn:
         cut = self.finish_reason == "length"
         status = "incomplete" if cut or self.finish_reason == "content_filter" else "completed"
         await self._reasoning.close(status)
-        if self._open is not None:
-            await self._end_call(status)
+        await self._end_call(status)
+        await self._messages[-1].close(status, keep_empty=False)
         # A turn without anything else has a message, be it empty.
-        alone = not self._numbered and not (cut and self._reasoning.text)
-        await self._messages[-1].close(status, keep_empty=alone)
+        said = self._numbered or any(message.shown for message in self._messages)
+        if not said and not (cut and self._reasoning.text):
+            message = MessageWriter(self._stream, self._cite, None)
+            await message.write(self.text)
+            await message.close(status)
 
 
 def _logprobs(choice: Choice) -> Sequence[dict[str, Any]]:

@@ -26,10 +26,13 @@ class ReasoningWriter:
     def __init__(self, stream: ResponseStream) -> None:
         self._stream = stream
         self._text: list[str] = []
+        self._earlier = 0
+        """How many of these are in items that are done."""
         self._index: int | None = None
 
     @property
     def text(self) -> str:
+        """All of a turn's thoughts."""
         return "".join(self._text)
 
     async def write(self, delta: str) -> None:
@@ -56,13 +59,15 @@ class ReasoningWriter:
     async def close(self, status: str = "completed") -> None:
         if self._index is None:
             return
-        part = {"type": "reasoning_text", "text": self.text}
+        text = "".join(self._text[self._earlier :])
+        self._earlier = len(self._text)
+        part = {"type": "reasoning_text", "text": text}
         item = self._stream.run.output[self._index]
         item["content"], item["status"] = [part], status
         if ENCRYPTED in self._stream.run.include:
-            item["encrypted_content"] = seal(self.text)
+            item["encrypted_content"] = seal(text)
         about = self._stream.about
-        await about(self._index, "response.reasoning_text.done", content_index=0, text=self.text)
+        await about(self._index, "response.reasoning_text.done", content_index=0, text=text)
         await about(self._index, "response.content_part.done", content_index=0, part=dict(part))
         await self._stream.done(self._index)
         self._index = None
@@ -83,8 +88,13 @@ class MessageWriter:
         self._text: list[str] = []
         self._logprobs: list[dict[str, Any]] = []
         self._index: int | None = None
-        self._refusing = False
+        self.refusing = False
         self.closed = False
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is an item of it."""
+        return self._index is not None
 
     @property
     def text(self) -> str:
@@ -108,7 +118,7 @@ class MessageWriter:
     async def refuse(self, delta: str) -> None:
         """The model's own refusal, in its stream."""
         if self._index is None:
-            self._refusing = True
+            self.refusing = True
             await self._open()
         self._text.append(delta)
         assert self._index is not None  # opened
@@ -133,7 +143,7 @@ class MessageWriter:
                 await self._open()
                 if text:
                     await self._show(text, self._logprobs)
-        if self._refusing:
+        if self.refusing:
             await self._close_refusal(status)
         else:
             await self._close_text(text, status)
@@ -149,7 +159,7 @@ class MessageWriter:
         self._index = await self._stream.add(item)
         part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": []}
         part["logprobs"] = []
-        if self._refusing:
+        if self.refusing:
             part = {"type": "refusal", "refusal": ""}
         await self._stream.about(
             self._index, "response.content_part.added", content_index=0, part=part

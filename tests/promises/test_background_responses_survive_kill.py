@@ -20,12 +20,12 @@ from gateway.database.engine import Database
 from gateway.database.tables import ResponseRow
 from gateway.responses.worker import FORGOTTEN_SECONDS, MOST_ATTEMPTS
 from tests.support.everywhere import files_with, tables_with
+from tests.support.fake_tool_servers import FakeToolServers, give_tools
 from tests.support.gateway import GatewayProcess
 from tests.support.inprocess import InProcessGateway, until
 from tests.support.mortal_gateway import MortalProcess, MortalProcesses, shared_index
 from tests.support.responses import check_events, created, over, settled, stored_events, text_of
 from tests.support.stored import Shelf
-from tests.support.fake_tool_servers import FakeToolServers, give_tools
 from tests.support.upstream import FakeVllm
 from tests.support.upstream.exchange import Exchange
 from tests.support.upstream.scripted import CHAT, Said, Script

@@ -28,9 +28,9 @@ from gateway.responses.event_log import EventLog
 from gateway.responses.performance import Performer
 from gateway.serving import _work
 from gateway.settings import Settings
+from tests.support.fake_tool_servers import FakeToolServers, give_tools
 from tests.support.file_index import FileVectorIndex
 from tests.support.inprocess import InProcessGateway
-from tests.support.fake_tool_servers import FakeToolServers, give_tools
 
 Death = Literal["at the start", "before the end is written", "after the end is written"]
 

@@ -68,7 +68,7 @@ class FileSearch:
         await stream.about(call.index, "response.file_search_call.searching")
         found = await self._find(activity, tool, query)
         shown, told = self._told(found)
-        self._sources.add([_passage(result) for _, result in found[:shown]])
+        self._sources.add(call.index, [_passage(result) for _, result in found[:shown]])
         item["results"] = [_result(store, result) for store, result in found]
         item["status"] = "completed"
         await stream.about(call.index, "response.file_search_call.completed")

@@ -65,7 +65,8 @@ class WebSearches:
             item["status"] = "failed"
             await stream.done(call.index)
             return f"Error: the web search failed: {error.message}"
-        self._sources.add([WebSource(url=p.url, title=p.title, text=p.text) for p in pages])
+        sources = [WebSource(url=p.url, title=p.title, text=p.text) for p in pages]
+        self._sources.add(call.index, sources)
         item["action"]["sources"] = [{"type": "url", "url": page.url} for page in pages]
         item["status"] = "completed"
         await stream.about(call.index, "response.web_search_call.completed")

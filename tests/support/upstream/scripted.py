@@ -32,7 +32,8 @@ class Said:
     """One turn. A call is a name and its arguments, as an object or as the text itself.
 
     `finish` is worked out where it isn't given; `before` is awaited after the head and the first
-    chunk are out; `between` is a pause after each chunk, in seconds.
+    chunk are out; `between` is a pause after each chunk, in seconds. `breaks` is what happens once
+    the words are out, in place of an end.
     """
 
     text: str = ""
@@ -41,6 +42,7 @@ class Said:
     finish: str | None = None
     before: Callable[[Exchange], Awaitable[None]] | None = None
     between: float = 0.0
+    breaks: Callable[[Exchange], Awaitable[None]] | None = None
     _ids: Any = field(default_factory=lambda: itertools.count(1), repr=False)
 
     @property
@@ -85,6 +87,11 @@ class Script:
             await exchange.send(json_answer(_whole(body, turn)))
             return
         chunks = _chunks(body, turn)
+        if turn.breaks is not None:
+            await exchange.start_stream()
+            await exchange.events(map(event, chunks[: len(turn.deltas()) + 1]))
+            await turn.breaks(exchange)
+            return
         if turn.before is None and not turn.between:
             await exchange.send(Events([*map(event, chunks), DONE]))
             return
