@@ -8,6 +8,7 @@ else waits for what it does; each wait has a limit, and ends at once when the se
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -20,6 +21,7 @@ from mcp import Client, MCPError
 from mcp.client import ClientSession, Transport
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
+from opentelemetry.context import Context, attach
 
 from adapters.mcp.results import served_tool, tool_output
 from adapters.mcp.transport import Failure, McpTransport, failure_in
@@ -248,7 +250,7 @@ class McpSession:
         self, work: Coroutine[Any, Any, T] | asyncio.Future[T], seconds: float, what: str
     ) -> T:
         """The result of this. It is given up when the time is over or the session breaks."""
-        task = asyncio.ensure_future(work)
+        task = work if isinstance(work, asyncio.Future) else _alone(work)
         try:
             either: list[asyncio.Future[Any]] = [task, self._broken]
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -331,6 +333,13 @@ class _Shared(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         return await self._transport.handle_async_request(request)
+
+
+def _alone(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """The work as a task that is in no span: else the SDK would put the request's own over ours."""
+    context = contextvars.copy_context()
+    context.run(attach, Context())
+    return asyncio.create_task(work, context=context)
 
 
 def _meta_of(headers: Mapping[str, str] | None) -> dict[str, Any] | None:

@@ -173,7 +173,7 @@ class Loop:
             self._calls_left -= kind in _HOSTED
             if item.get("status") not in UNDER_WAY:
                 if kind == "file_search_call":
-                    self._tools.files.remember(item)
+                    self._tools.files.remember(index, item)
             elif kind == "file_search_call" and item["queries"] and len(searches) == 1:
                 self._calls_left += 1
                 await self._run_call(step, ToolCall.again(stream, index, searches[0]))

@@ -1,5 +1,7 @@
-"""Whatever a caller sends to the routes of responses, the answer is OpenAI's error and never a fault
-of the gateway's: on SQLite, and on PostgreSQL, which refuses more."""
+"""Whatever a caller sends to the routes of responses, no fault of the gateway's comes of it.
+
+On SQLite, and on PostgreSQL, which refuses more.
+"""
 
 from __future__ import annotations
 
@@ -262,8 +264,11 @@ JUNK = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["type", "role", "content", "id", "text", "call_id", "name", "arguments", "output"]
-                + ["tools", "summary", "error", "server_label", "results", "queries", "action"]
+                [
+                    *("type", "role", "content", "id", "text", "call_id", "name", "arguments"),
+                    *("output", "tools", "summary", "error", "server_label", "results"),
+                    *("queries", "action"),
+                ]
             ),
             inner,
             max_size=5,

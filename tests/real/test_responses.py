@@ -92,7 +92,7 @@ def test_a_function_is_called_and_its_result_used(client: OpenAI, chat: str) -> 
 
 
 def test_a_call_in_auto_mode(client: OpenAI, chat: str) -> None:
-    """A field that the gateway doesn't know reaches vLLM: here it makes the model call by itself."""
+    """A field that the gateway doesn't know reaches vLLM; this one makes the model call."""
     made = client.responses.create(
         model=chat,
         input="How is the weather in Paris?",

@@ -75,9 +75,10 @@ class FileSearch:
         await stream.done(call.index)
         return told
 
-    def remember(self, item: dict[str, Any]) -> None:
-        """What an earlier attempt has found may be cited."""
+    def remember(self, index: int, item: dict[str, Any]) -> None:
+        """What an earlier attempt has found may be cited; ``index`` is the item's place."""
         self._sources.add(
+            index,
             [
                 Passage(
                     file_id=one["file_id"],
@@ -86,7 +87,7 @@ class FileSearch:
                     text=one["text"],
                 )
                 for one in item.get("results") or ()
-            ]
+            ],
         )
 
     async def _find(
