@@ -540,14 +540,19 @@ class RunAgent(Step):
     needs = ("chat", "embedding")
 
     def ask(self, visitor: Visitor) -> Any:
-        if not connectors(visitor):
+        if not has_connector(visitor):
             return None
-        program = agent_program(visitor)
+        address = str(visitor.client.base_url).rstrip("/")
+        program = agent_program().replace("http://127.0.0.1:8321/v1", address)
+        program = program.replace("smollm2-135m", visitor.models.chat or "")
         names: dict[str, Any] = {}
         with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.chdir(ROOT):
             exec(program, names)
         visitor.client.vector_stores.delete(names["store"].id)
         return names["found"], names["read"], printed.getvalue()
+
+    def snippet(self) -> str:
+        return agent_program()
 
     def tell(self, answer: Any, paper: Paper) -> None:
         if answer is None:
@@ -560,19 +565,16 @@ class RunAgent(Step):
         expect(calls and calls[0].output, "no tool of the MCP server was run")
 
 
-def connectors(visitor: Visitor) -> bool:
+def has_connector(visitor: Visitor) -> bool:
     """Whether the server knows the tool server that the agent wants."""
-    answer = visitor.http.get(f"{str(visitor.client.base_url).partition('/v1')[0]}{CONNECTOR}")
-    return answer.is_success
+    root = str(visitor.client.base_url).partition("/v1")[0]
+    return visitor.http.get(f"{root}{CONNECTOR}").is_success
 
 
-def agent_program(visitor: Visitor) -> str:
-    """The program of docs/agent.md, with this server's address and model."""
+def agent_program() -> str:
+    """The program of docs/agent.md."""
     page = (ROOT / "docs" / "agent.md").read_text(encoding="utf-8")
-    program = page.partition("```python\n")[2].partition("```")[0]
-    address = str(visitor.client.base_url).rstrip("/")
-    program = program.replace("http://127.0.0.1:8321/v1", address)
-    return program.replace("smollm2-135m", visitor.models.chat or "")
+    return page.partition("```python\n")[2].partition("```")[0].strip()
 
 
 class UnknownModel(Step):
