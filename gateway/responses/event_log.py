@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -18,8 +17,6 @@ from gateway.responses.repository import ResponseRepository
 from gateway.responses.run import Run, shown_response
 
 __all__ = ["EventLog", "Remember", "TakenAway", "replayed"]
-
-logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.2
 
@@ -92,10 +89,9 @@ class EventLog:
             await asyncio.sleep(FLUSH_SECONDS)
             if not self._held:
                 continue
-            try:
+            # While the database is away, which it tells of itself, they are held.
+            with suppress(GatewayError):
                 await self._write()
-            except GatewayError as error:
-                logger.warning("Can't write down events of a response: %s", error.message)
 
     async def _write(
         self, then: Callable[[AsyncSession], Awaitable[None]] | None = None, **values: Any

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.database.identifiers import now
-from gateway.errors import GatewayError, InvalidRequest, RateLimited
+from gateway.errors import GatewayError, InvalidRequest, NotFound, RateLimited
 from gateway.items.including import shown
 from gateway.observability.call import Usage
 from gateway.responses.schemas import CreateResponse, JsonSchemaFormat
@@ -195,4 +195,5 @@ def _code(error: GatewayError) -> str:
     """One of the codes that OpenAI has for failed responses."""
     if isinstance(error, RateLimited):
         return "rate_limit_exceeded"
-    return "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
+    asked_wrongly = isinstance(error, InvalidRequest | NotFound)
+    return "invalid_prompt" if asked_wrongly else "server_error"

@@ -139,14 +139,13 @@ class ResponseWorker:
         if attempt > MOST_ATTEMPTS:
             raise GatewayError(
                 f"The response could not be made: {MOST_ATTEMPTS} attempts ended before it was "
-                "done.",
-                code="attempts_exhausted",
+                "done."
             )
         if not row.private:
             return body
         held = self._private.get(row.id)
         if held is None:
-            raise GatewayError(_LOST_SECRETS, code="credentials_lost")
+            raise GatewayError(_LOST_SECRETS)
         return {**held, "input": body["input"]}
 
     def _after(self, principal: Principal, row: ResponseRow) -> Remember:

@@ -29,6 +29,7 @@ RAG = "/v1/tool-runtime/rag-tool"
 DOCUMENTS = [{"document_id": "d", "content": "x"}]
 CHAT = "fake-chat"
 TEXT = "The lamp of the lighthouse turns at night."
+REPLY = "It is the keeper who sleeps."
 
 
 def principal_of(request: Request[Any, Any, Any]) -> Principal:
@@ -56,24 +57,30 @@ async def embedding() -> AsyncIterator[FakeVllm]:
 
 
 @pytest.fixture(scope="module")
+async def chat() -> AsyncIterator[FakeVllm]:
+    async with FakeVllm(["fake-chat"], reply=REPLY) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 async def running(
-    sections: dict[str, Any], embedding: FakeVllm, tmp_path_factory: pytest.TempPathFactory
+    sections: dict[str, Any],
+    embedding: FakeVllm,
+    chat: FakeVllm,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[InProcessGateway]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gateway.app, "_vector_index", lambda *_: MemoryVectorIndex())
         patch.setattr(gateway.http.router, "principal_of", principal_of)
         patch.setattr(gateway.stored_completions.recorder, "principal_of_scope", principal_of_scope)
-        async with (
-            FakeVllm([CHAT]) as chat,
-            InProcessGateway(
-                discover=[embedding.url, chat.url],
-                models=[MODEL, CHAT],
-                data_dir=str(tmp_path_factory.mktemp("projects")),
-                ingestion={"attach_wait_seconds": 20},
-                tools={"allowed_hosts": ["127.0.0.1"]},
-                **sections,
-            ) as started,
-        ):
+        async with InProcessGateway(
+            discover=[embedding.url, chat.url],
+            models=[MODEL, CHAT],
+            data_dir=str(tmp_path_factory.mktemp("projects")),
+            ingestion={"attach_wait_seconds": 20},
+            tools={"allowed_hosts": ["127.0.0.1"]},
+            **sections,
+        ) as started:
             yield started
 
 
@@ -120,7 +127,10 @@ async def fill(client: httpx.AsyncClient) -> dict[str, str]:
     prompt = await send(client, "/v1/prompts", json={"prompt": TEXT})
     asked = {"model": CHAT, "messages": [said], "store": True, "metadata": {"a": "b"}}
     completion = await send(client, "/v1/chat/completions", json=asked)
+    response = await send(client, "/v1/responses", json={"model": CHAT, "input": TEXT})
     return {
+        "response_id": response["id"],
+        "output_id": response["output"][0]["id"],
         "conversation_id": conversation["id"],
         "item_id": item["id"],
         "prompt_id": prompt["prompt_id"],
@@ -150,6 +160,7 @@ def bodies(ids: Mapping[str, str]) -> dict[tuple[str, str], Any]:
         ("files", "{file_id}"): {"json": {"attributes": {"a": "b"}}},
         ("{vector_store_id}", "file_batches"): {"json": {"file_ids": [ids["file_id"]]}},
         ("{batch_id}", "cancel"): {},
+        ("{response_id}", "cancel"): {},
         ("{vector_store_id}", "search"): {"json": {"query": "lamp"}},
     }
 
@@ -169,6 +180,9 @@ async def snapshot(client: httpx.AsyncClient, ids: Mapping[str, str]) -> list[An
         f"/v1/conversations/{ids['conversation_id']}/items",
         f"/v1/prompts/{ids['prompt_id']}/versions",
         f"/v1/chat/completions/{ids['completion_id']}",
+        "/v1/responses",
+        f"/v1/responses/{ids['response_id']}",
+        f"/v1/responses/{ids['response_id']}/input_items",
     ):
         answer = await client.get(path)
         assert answer.status_code == 200
@@ -200,7 +214,7 @@ async def test_every_route_with_an_id_finds_nothing_of_another_project(running, 
                 answer = await theirs.request(method, path, **options)
                 assert answer.status_code == 404, f"{method} {path}: {answer.text}"
                 tried.add((method, ending))
-    assert len(tried) >= 36
+    assert len(tried) >= 40
     assert await snapshot(ours, ids) == before
 
 
@@ -235,6 +249,59 @@ async def test_ids_in_bodies_are_looked_for_in_the_callers_project(ours, theirs)
     assert await snapshot(ours, ids) == before
 
 
+async def test_responses_build_on_nothing_of_another_project(ours, theirs, chat):
+    """Earlier responses, items, files and stores; on every route that reads them, at once and in
+    the background."""
+    ids, own = await fill(ours), await fill(theirs)
+    before = await snapshot(ours, ids)
+    file, item = ids["file_id"], ids["output_id"]
+    search = {"type": "file_search", "vector_store_ids": [own["vector_store_id"]]}
+    elsewhere = {**search, "vector_store_ids": [ids["vector_store_id"]]}
+
+    def with_part(part: dict[str, Any]) -> dict[str, Any]:
+        return {"input": [{"role": "user", "content": [part]}]}
+
+    bodies: list[tuple[dict[str, Any], int]] = [
+        ({"input": "x", "previous_response_id": ids["response_id"]}, 400),
+        ({"input": [{"type": "item_reference", "id": item}]}, 404),
+        (with_part({"type": "input_file", "file_id": file}), 404),
+        (with_part({"type": "input_image", "file_id": file, "detail": "auto"}), 404),
+        ({"input": "x", "tools": [elsewhere]}, 404),
+    ]
+    asked = len(chat.requests_to("/v1/chat/completions"))
+    for body, status in bodies:
+        for options in ({}, {"stream": True}, {"background": True}):
+            wanted = {"model": "fake-chat", **body, **options}
+            answer = await theirs.post("/v1/responses", json=wanted)
+            if answer.status_code == 200:  # files are read where the response is made
+                assert "background" in options
+                shown = await ended(theirs, answer.json()["id"])
+                assert shown["status"] == "failed"
+                assert shown["error"]["message"] == f"No such File object: {file}"
+                assert shown["error"]["code"] == "invalid_prompt"
+            else:
+                assert answer.status_code == status, f"{wanted}: {answer.text}"
+            assert TEXT not in answer.text
+            assert REPLY not in answer.text
+        for path in ("/v1/responses/input_tokens", "/v1/responses/compact"):
+            if "tools" in body:
+                continue  # which take none, or search nothing
+            answer = await theirs.post(path, json={"model": "fake-chat", **body})
+            assert answer.status_code == status, f"{path} {body}: {answer.text}"
+    posted = [r for r in chat.requests_to("/v1/chat/completions")[asked:] if r.method == "POST"]
+    assert posted == []
+    assert await snapshot(ours, ids) == before
+
+
+async def ended(client: httpx.AsyncClient, response_id: str) -> Any:
+    async with asyncio.timeout(10):
+        while True:
+            shown = (await client.get(f"/v1/responses/{response_id}")).json()
+            if shown["status"] not in ("queued", "in_progress"):
+                return shown
+            await asyncio.sleep(0.05)
+
+
 async def test_lists_and_searches_hold_only_what_is_the_projects(ours, theirs):
     """Another project's ids are no cursors either, and a filter by its files finds nothing."""
     ids, own = await fill(ours), await fill(theirs)
@@ -243,6 +310,7 @@ async def test_lists_and_searches_hold_only_what_is_the_projects(ours, theirs):
         "/v1/vector_stores": "vector_store_id",
         "/v1/chat/completions": "completion_id",
         "/v1/prompts": "prompt_id",
+        "/v1/responses": "response_id",
     }
     for path, name in lists.items():
         key = "prompt_id" if name == "prompt_id" else "id"
