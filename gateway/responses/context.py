@@ -64,6 +64,12 @@ class ContextReader:
                 param="conversation",
                 code="mutually_exclusive_parameters",
             )
+        if not isinstance(given, str | None) and len(given) > self._max_items:
+            raise InvalidRequest(
+                f"Invalid 'input': at most {self._max_items} items (responses.max_context_items).",
+                param="input",
+                code="array_above_max_length",
+            )
         items = _items(given)
         needs_database = (
             previous_id is not None

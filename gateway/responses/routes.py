@@ -31,6 +31,8 @@ from gateway.responses.service import ResponseService
 __all__ = ["response_routes"]
 
 PREFIXES = ("/v1", "/v1/openai/v1")
+MOST_EVENTS = 2**31 - 1
+"""Which no stream has; databases know no larger numbers."""
 POLL = "openai-poll-after-ms"
 POLL_MILLISECONDS = "1000"
 
@@ -114,7 +116,7 @@ def response_routes(  # noqa: C901  (one function that holds the handlers)
         ] = None,
     ) -> Response[dict[str, Any]]:
         if stream:
-            after = -1 if starting_after is None else starting_after
+            after = -1 if starting_after is None else min(starting_after, MOST_EVENTS)
             await background.check_stream(principal, response_id)
             follow = background.follower(principal, response_id, after=after)
             return AnsweredBy(StreamedResponse(follow, heartbeat=heartbeat, hold=False))
