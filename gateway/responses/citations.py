@@ -108,7 +108,9 @@ class Sources:
     def _shown(self) -> list[Passage | WebSource]:
         """What was found, each once; the latest where it is very much."""
         shown = {
-            (one.origin, one.text): one for place in sorted(self._found) for one in self._found[place]
+            (one.origin, one.text): one
+            for place in sorted(self._found)
+            for one in self._found[place]
         }
         return list(shown.values())[-MOST_SOURCES:]
 

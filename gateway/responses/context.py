@@ -139,6 +139,7 @@ async def _resolved(
 ) -> list[dict[str, Any]]:
     """The items with what they refer to; what the context has already isn't put there again."""
     known = {item["id"] for item in history}
+    known |= {item["id"] for item in items if item["type"] != "item_reference"}
     resolved = []
     for place, item in enumerate(items):
         if item["type"] != "item_reference":
@@ -149,6 +150,7 @@ async def _resolved(
                 raise NotFound(
                     f"Item with id '{item['id']}' not found.", param=f"input[{place}].id"
                 )
+            known.add(item["id"])
             resolved.append(found)
     return resolved
 

@@ -30,7 +30,7 @@ from gateway.responses.citations import Sources
 from gateway.responses.context import known_tools
 from gateway.responses.guard import Guard
 from gateway.responses.inputs import InputReader
-from gateway.responses.messages import chat_messages
+from gateway.responses.messages import chat_messages, led
 from gateway.responses.stream import ResponseStream
 from gateway.responses.tool_definitions import FileSearchTool, McpTool
 from gateway.responses.toolbox import Toolbox
@@ -172,13 +172,7 @@ class Loop:
 
     def _begin(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         messages = chat_messages(items, self._inputs.content, self._name_of, room=self._room)
-        if not self._assignment.system:
-            return messages
-        system = self._assignment.system
-        while messages and messages[0]["role"] == "system":
-            first = messages.pop(0)["content"]
-            system += f"\n\n{first}" if isinstance(first, str) else ""
-        return [{"role": "system", "content": system}, *messages]
+        return led(messages, self._assignment.system)
 
     def _name_of(self, label: str, tool: str) -> str:
         binding = self._toolbox.of_server(label, tool)

@@ -88,7 +88,12 @@ def kinds(response: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("asked", "turns"),
-    [({}, 3), ({"max_infer_iters": 2}, 2), ({"max_infer_iters": 4}, 4), ({"max_infer_iters": 99}, 5)],
+    [
+        ({}, 3),
+        ({"max_infer_iters": 2}, 2),
+        ({"max_infer_iters": 4}, 4),
+        ({"max_infer_iters": 99}, 5),
+    ],
 )
 async def test_turns_are_counted(http, chat, asked, turns):
     """A model that never stops calling gets as many as the request says, or the settings."""
@@ -103,9 +108,7 @@ async def test_turns_are_counted(http, chat, asked, turns):
 @pytest.mark.parametrize(("asked", "calls"), [({}, 4), ({"max_tool_calls": 2}, 2)])
 async def test_calls_of_hosted_tools_are_counted(http, chat, asked, calls):
     """Once they are used up the model has no tools, is told so, and answers."""
-    script = Script(
-        Said(calls=[LAMP, LAMP, LAMP]), Said(calls=[LAMP, LAMP, LAMP]), Said("Enough.")
-    )
+    script = Script(Said(calls=[LAMP, LAMP, LAMP]), Said(calls=[LAMP, LAMP, LAMP]), Said("Enough."))
     chat.behave(CHAT, script)
     response = await ask(http, **asked)
     assert kinds(response) == ["file_search_call"] * calls + ["message"]
@@ -245,7 +248,8 @@ async def test_the_items_of_one_request_are_limited(http, chat):
 async def test_images_and_files_are_limited(http):
     """Their number, for all messages together."""
     parts = [
-        {"type": "input_image", "image_url": f"{PNG[:-4]}{n:03}0="} for n in range(MAX_ATTACHMENTS + 1)
+        {"type": "input_image", "image_url": f"{PNG[:-4]}{n:03}0="}
+        for n in range(MAX_ATTACHMENTS + 1)
     ]
     body = {"model": "fake-chat", "input": [{"role": "user", "content": parts}]}
     assert refused(await http.post(CREATE, json=body), 400)["param"] == "input"

@@ -59,7 +59,11 @@ ITEMS: list[dict[str, Any]] = [
         "encrypted_content": "x",
     },
     {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"},
-    {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "o"}]},
+    {
+        "type": "function_call_output",
+        "call_id": "c",
+        "output": [{"type": "input_text", "text": "o"}],
+    },
     {
         "type": "file_search_call",
         "id": "fs_1",
@@ -260,14 +264,16 @@ JUNK = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=20)
     | st.sampled_from(["message", "function_call", "reasoning", "input_text", "user", "mcp"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(
-            ["type", "role", "content", "id", "text", "call_id", "name", "arguments", "output"]
-            + ["tools", "summary", "error", "server_label", "results", "queries", "action"]
-        ),
-        inner,
-        max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "role", "content", "id", "text", "call_id", "name", "arguments", "output"]
+                + ["tools", "summary", "error", "server_label", "results", "queries", "action"]
+            ),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=12,
 )

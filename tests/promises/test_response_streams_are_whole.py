@@ -74,7 +74,9 @@ TOOLS = {"tools": [WEATHER]}
 SEARCHING = {"tools": [SEARCH, WEATHER]}
 SCENARIOS: dict[str, Scenario] = {
     "text": said(Said(SLOW), kinds="message"),
-    "reasoning and text": said(Said("Yes.", reasoning="Is it? I think."), kinds="reasoning message"),
+    "reasoning and text": said(
+        Said("Yes.", reasoning="Is it? I think."), kinds="reasoning message"
+    ),
     "encrypted reasoning": said(
         Said("Yes.", reasoning="Is it?"),
         kinds="reasoning message",
@@ -271,7 +273,9 @@ def ask(http: httpx.AsyncClient, upstream: FakeVllm) -> Ask:
 
 def without_chance(response: dict[str, Any]) -> dict[str, Any]:
     """The response without what differs from one to the next: ids and times."""
-    items = [{k: v for k, v in one.items() if k not in ("id", "call_id")} for one in response["output"]]
+    items = [
+        {k: v for k, v in one.items() if k not in ("id", "call_id")} for one in response["output"]
+    ]
     return {
         **{k: v for k, v in response.items() if k not in ("id", "created_at", "completed_at")},
         "output": items,

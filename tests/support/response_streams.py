@@ -1,6 +1,6 @@
 """What a stream of a response has to be, whatever it tells of.
 
-    final = whole_stream(events_of(answer.content))
+final = whole_stream(events_of(answer.content))
 """
 
 from __future__ import annotations
