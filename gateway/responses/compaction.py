@@ -20,7 +20,7 @@ from gateway.relay.client import ModelClient
 from gateway.responses.assignment import Assignment
 from gateway.responses.context import known_tools
 from gateway.responses.inputs import InputReader
-from gateway.responses.messages import chat_messages
+from gateway.responses.messages import chat_messages, led
 from gateway.responses.performance import Performer
 from gateway.responses.preparation import Preparation
 from gateway.responses.run import Run
@@ -138,6 +138,4 @@ class CompactionService:
         await reader.read(activity, assignment.items)
         items = [item for _, item in assignment.items]
         messages = chat_messages(items, reader.content, lambda _, name: name, room=60_000)
-        if assignment.system:
-            messages.insert(0, {"role": "system", "content": assignment.system})
-        return messages
+        return led(messages, assignment.system)

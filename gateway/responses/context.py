@@ -64,6 +64,12 @@ class ContextReader:
                 param="conversation",
                 code="mutually_exclusive_parameters",
             )
+        if not isinstance(given, str | None) and len(given) > self._max_items:
+            raise InvalidRequest(
+                f"Invalid 'input': at most {self._max_items} items (responses.max_context_items).",
+                param="input",
+                code="array_above_max_length",
+            )
         items = _items(given)
         needs_database = (
             previous_id is not None
@@ -133,6 +139,7 @@ async def _resolved(
 ) -> list[dict[str, Any]]:
     """The items with what they refer to; what the context has already isn't put there again."""
     known = {item["id"] for item in history}
+    known |= {item["id"] for item in items if item["type"] != "item_reference"}
     resolved = []
     for place, item in enumerate(items):
         if item["type"] != "item_reference":
@@ -143,6 +150,7 @@ async def _resolved(
                 raise NotFound(
                     f"Item with id '{item['id']}' not found.", param=f"input[{place}].id"
                 )
+            known.add(item["id"])
             resolved.append(found)
     return resolved
 

@@ -30,7 +30,7 @@ from gateway.responses.citations import Sources
 from gateway.responses.context import known_tools
 from gateway.responses.guard import Guard
 from gateway.responses.inputs import InputReader
-from gateway.responses.messages import chat_messages
+from gateway.responses.messages import chat_messages, led
 from gateway.responses.run import UNDER_WAY
 from gateway.responses.stream import ResponseStream
 from gateway.responses.tool_definitions import FileSearchTool, McpTool
@@ -192,14 +192,7 @@ class Loop:
         return chat_messages(items, self._inputs.content, self._name_of, room=self._room)
 
     def _begin(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        messages = self._as_messages(items)
-        if not self._assignment.system:
-            return messages
-        system = self._assignment.system
-        while messages and messages[0]["role"] == "system":
-            first = messages.pop(0)["content"]
-            system += f"\n\n{first}" if isinstance(first, str) else ""
-        return [{"role": "system", "content": system}, *messages]
+        return led(self._as_messages(items), self._assignment.system)
 
     def _name_of(self, label: str, tool: str) -> str:
         binding = self._toolbox.of_server(label, tool)

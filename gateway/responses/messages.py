@@ -12,7 +12,7 @@ from gateway.responses.calls import safe_arguments
 from gateway.responses.sealed import unseal
 from gateway.responses.tools import file_search
 
-__all__ = ["chat_messages", "check_calls"]
+__all__ = ["chat_messages", "check_calls", "led"]
 
 Parts = Sequence[Mapping[str, Any]]
 NameOfTool = Callable[[str, str], str]
@@ -90,6 +90,19 @@ def chat_messages(
                     thought = _add_call(messages, call, thought, keep=place > last_user)
                     messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
     return messages
+
+
+def led(messages: list[dict[str, Any]], system: str) -> list[dict[str, Any]]:
+    """The messages after these words of the system's, all such at the beginning as one: some chat
+    templates know no second.
+    """
+    words = [system] if system else []
+    for first in messages:
+        if first["role"] != "system" or not isinstance(first["content"], str):
+            break
+        words.append(first["content"])
+    rest = messages[len(words) - bool(system) :]
+    return [{"role": "system", "content": "\n\n".join(words)}, *rest] if words else messages
 
 
 def _hosted_call(

@@ -46,6 +46,8 @@ class ResponseRepository:
 
         One that was deleted ends the chain: what is deleted is gone.
         """
+        if "\x00" in response_id:
+            return []
         row = ResponseRow
         links = (
             select(row.id, row.previous_id, literal(0).label("depth"))
@@ -64,6 +66,8 @@ class ResponseRepository:
 
     async def page(self, project: str, model: str | None, page: PageRequest) -> list[ResponseRow]:
         statement = select(ResponseRow).where(ResponseRow.project == project)
+        if model is not None and "\x00" in model:
+            return []
         if model is not None:
             statement = statement.where(ResponseRow.model == model)
         return await page_rows(self._session, statement, ResponseRow, page, cursor=ResponseRow.id)

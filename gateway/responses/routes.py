@@ -31,10 +31,10 @@ from gateway.responses.service import ResponseService
 __all__ = ["response_routes"]
 
 PREFIXES = ("/v1", "/v1/openai/v1")
+MOST_EVENTS = 2**31 - 1
+"""Which no stream has; databases know no larger numbers."""
 POLL = "openai-poll-after-ms"
 POLL_MILLISECONDS = "1000"
-_LAST = 2**53
-"""No event has a higher number."""
 
 ResponseId = Annotated[str, PathParameter(description="The response's id.")]
 Limit = Annotated[int | None, QueryParameter(description="1 to 100.")]
@@ -116,7 +116,7 @@ def response_routes(  # noqa: C901  (one function that holds the handlers)
         ] = None,
     ) -> Response[dict[str, Any]]:
         if stream:
-            after = -1 if starting_after is None else min(max(starting_after, -1), _LAST)
+            after = -1 if starting_after is None else min(max(starting_after, -1), MOST_EVENTS)
             await background.check_stream(principal, response_id)
             follow = background.follower(principal, response_id, after=after)
             return AnsweredBy(StreamedResponse(follow, heartbeat=heartbeat, hold=False))

@@ -146,7 +146,7 @@ class Turn:
         if binding is None:
             refused = f"There is no tool named '{name}'."
         elif len(self._numbered) >= self._most_calls:
-            refused = "Only one tool may be called at a time."
+            refused = f"Only {_counted(self._most_calls)} may be made at once."
         elif binding.hosted and self._calls_left <= 0:
             refused = "No more calls of tools are allowed. Answer with what you know."
         elif binding.hosted:
@@ -170,6 +170,10 @@ class Turn:
             message = MessageWriter(self._stream, self._cite, None)
             await message.write(self.text)
             await message.close(status)
+
+
+def _counted(calls: int) -> str:
+    return "one call" if calls == 1 else f"{calls} calls"
 
 
 def _logprobs(choice: Choice) -> Sequence[dict[str, Any]]:

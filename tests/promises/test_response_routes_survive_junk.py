@@ -49,7 +49,7 @@ ITEMS: list[dict[str, Any]] = [
     {
         "role": "assistant",
         "content": [
-            {"type": "output_text", "text": "a", "annotations": [{}], "logprobs": []},
+            {"type": "output_text", "text": "a", "annotations": [{}], "logprobs": [{}]},
             {"type": "refusal", "refusal": "no"},
         ],
     },
@@ -105,6 +105,7 @@ ITEMS: list[dict[str, Any]] = [
     },
     {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": False},
 ]
+FIELDS = sorted({field for item in ITEMS for field in item} | {"extra"})
 FILTERS = {"type": "and", "filters": [{"type": "eq", "key": "a", "value": 1}]}
 TOOLS: list[dict[str, Any]] = [
     {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}},
@@ -168,16 +169,21 @@ async def upstreams() -> AsyncIterator[list[FakeVllm]]:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def sections(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings of a gateway on either database."""
+    if request.param == "sqlite":
+        return {}
+    postgres = request.getfixturevalue("postgres")
+    template = request.getfixturevalue("postgres_template")
+    return {"database": {"url": postgres.create_database(template)}}
+
+
+@pytest.fixture(scope="module")
 async def running(
-    request: pytest.FixtureRequest,
+    sections: dict[str, Any],
     upstreams: list[FakeVllm],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[InProcessGateway]:
-    sections: dict[str, Any] = {}
-    if request.param == "postgresql":
-        postgres = request.getfixturevalue("postgres")
-        template = request.getfixturevalue("postgres_template")
-        sections = {"database": {"url": postgres.create_database(template)}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gateway.app, "_vector_index", lambda *_: MemoryVectorIndex())
         async with InProcessGateway(
@@ -296,11 +302,9 @@ async def test_no_shape_of_a_field_is_a_fault_of_the_gateway(http, field, value)
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(value=JUNK, at=st.integers(0, len(ITEMS) - 1), data=st.data())
-async def test_no_shape_of_an_item_is_a_fault_of_the_gateway(http, value, at, data):
+@given(value=JUNK, at=st.integers(0, len(ITEMS) - 1), field=st.sampled_from(FIELDS))
+async def test_no_shape_of_an_item_is_a_fault_of_the_gateway(http, value, at, field):
     """One field of a good item is something else, or is one that it doesn't have."""
-    item = dict(ITEMS[at])
-    item[data.draw(st.sampled_from([*sorted(item), "extra", "status", "error"]))] = value
-    body = {"model": "fake-chat", "input": [*ITEMS[:at], item]}
+    body = {"model": "fake-chat", "input": [*ITEMS[:at], {**ITEMS[at], field: value}]}
     answer = await http.post(CREATE, content=json.dumps(body).encode(), headers=JSON)
     without_defects(answer, body)
