@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from gateway.errors import InvalidRequest
 from gateway.files.service import FileService
 from gateway.identity.principal import Principal
 from gateway.ingestion.workspace import Workspace
@@ -20,11 +19,12 @@ from gateway.responses.loop import Loop, Tools
 from gateway.responses.stream import ResponseStream
 from gateway.responses.tool_definitions import FileSearchTool, McpTool
 from gateway.responses.tools.file_search import FileSearch
-from gateway.responses.tools.mcp import McpServers, ToolServers
+from gateway.responses.tools.mcp import McpServers
 from gateway.responses.tools.web_search import WebSearches
 from gateway.routing.catalog import Catalog
 from gateway.settings import ResponseSettings
 from gateway.shields.service import ShieldService
+from gateway.tools.service import ToolService
 from gateway.vector_stores.search import SearchService
 
 __all__ = ["Performer"]
@@ -53,9 +53,9 @@ class Performer:
         files: FileService,
         converter: DocumentConverter,
         workspace: Workspace,
-        fetcher: WebFetcher | None,
+        fetcher: WebFetcher,
         web: WebSearch | None,
-        servers: ToolServers | None,
+        servers: ToolService,
         shields: ShieldService,
         profile: Profile,
         settings: ResponseSettings,
@@ -92,7 +92,7 @@ class Performer:
         room = self._room(request.model)
         sources = Sources()
         mcp = [tool for tool in request.tools or () if isinstance(tool, McpTool)]
-        async with self._mcp(mcp) as servers:
+        async with McpServers(self._servers, mcp) as servers:
             loop = Loop(
                 assignment,
                 stream,
@@ -115,11 +115,6 @@ class Performer:
     def reader(self, principal: Principal) -> InputReader:
         """What reads images and files for this caller."""
         return InputReader(principal, self._files, self._fetcher, self._converter, self._workspace)
-
-    def _mcp(self, tools: list[McpTool]) -> McpServers:
-        if self._servers is None and tools:
-            raise InvalidRequest("MCP servers are not available here.", param="tools")
-        return McpServers(self._servers, tools)
 
     def _guard(self, assignment: Assignment) -> Guard | None:
         shields = assignment.run.request.shields
