@@ -194,6 +194,19 @@ def test_responses(client: Client, said: Said) -> None:
     assert heard["gone"] == ["NotFoundError", 404]
 
 
+@pytest.mark.parametrize("client", [catalog.OGX], ids=lambda client: client.name)
+def test_ogx_agents(client: Client, said: Said) -> None:
+    """LlamaStack's client makes and lists responses, talks, uses prompts and runs a batch."""
+    heard = said(client)["agents"]
+    assert heard["text"] == ANSWER
+    assert heard["listed"]
+    assert heard["events"] == ["response.created", "response.completed"]
+    assert heard["talk"] == ["user", "assistant"]
+    assert (heard["version"], heard["versions"]) == (2, 2)
+    assert heard["prompted"] in ("completed", "incomplete")
+    assert (heard["batch"], heard["line"]) == ("completed", "one")
+
+
 @pytest.mark.parametrize("client", [catalog.AGENTS], ids=lambda client: client.name)
 def test_an_agent_of_openais_sdk(client: Client, said: Said) -> None:
     """It calls a function and uses what came back, searches files, and remembers what was said."""

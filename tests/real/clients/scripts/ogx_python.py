@@ -5,6 +5,7 @@ It adds `/v1/...` to its base URL by itself, so both addresses lose their `/v1`.
 
 import json
 import os
+import time
 from typing import Any
 
 import ogx_client
@@ -60,6 +61,59 @@ def documents(client: ogx_client.OgxClient) -> dict[str, Any]:
     return said
 
 
+def agents(client: ogx_client.OgxClient) -> dict[str, Any]:
+    """The agent half: responses, conversations, prompts and batches."""
+    asked: dict[str, Any] = {"model": CHAT, "temperature": 0, "max_output_tokens": 20}
+    question = os.environ["QUESTION"]
+    made = client.responses.create(input=question, **asked)
+    events = [event.type for event in client.responses.create(input=question, stream=True, **asked)]
+    talk = client.conversations.create(metadata={"topic": "capitals"})
+    client.responses.create(input=question, conversation=talk.id, **asked)
+    items = client.conversations.items.list(talk.id, order="asc").data
+    prompt = client.prompts.create(prompt="You know {{ what }}.", variables=["what"])
+    newer = client.prompts.update(
+        prompt.prompt_id,
+        prompt="You know all {{ what }}.",
+        version=1,
+        variables=["what"],
+        set_as_default=True,
+    )
+    prompted = client.responses.create(
+        input=question,
+        prompt={"id": prompt.prompt_id, "version": "2", "variables": {"what": "capitals"}},
+        **asked,
+    )
+    line = {
+        "custom_id": "one",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": ASK,
+    }
+    lines = client.files.create(file=("lines.jsonl", json.dumps(line).encode()), purpose="batch")
+    batch = client.batches.create(
+        input_file_id=lines.id, endpoint="/v1/chat/completions", completion_window="24h"
+    )
+    while batch.status in ("validating", "in_progress", "finalizing"):
+        time.sleep(0.3)
+        batch = client.batches.retrieve(batch.id)
+    output = client.files.content(batch.output_file_id or "").read()
+    said = {
+        "text": made.output[-1].content[0].text,
+        "listed": made.id in [one.id for one in client.responses.list(limit=50).data],
+        "events": [events[0], events[-1]],
+        "talk": [item.role for item in items],
+        "version": newer.version,
+        "versions": len(client.prompts.versions.list(prompt.prompt_id)),
+        "prompted": prompted.status,
+        "batch": batch.status,
+        "line": json.loads(output)["custom_id"],
+    }
+    client.conversations.delete(talk.id)
+    client.prompts.delete(prompt.prompt_id)
+    client.responses.delete(made.id)
+    return said
+
+
 def main() -> None:
     """Use the client as its README does."""
     client = client_of(os.environ["BASE_URL"])
@@ -80,6 +134,7 @@ def main() -> None:
                 "dimensions": [len(item.embedding) for item in embeddings.data],
                 "legacy": legacy.chat.completions.create(**ASK).choices[0].message.content,
                 "documents": documents(client),
+                "agents": agents(client),
                 "unknown_model": failure(client, model="no-such-model"),
             }
         )
