@@ -96,7 +96,7 @@ def agents(client: ogx_client.OgxClient) -> dict[str, Any]:
     while batch.status in ("validating", "in_progress", "finalizing"):
         time.sleep(0.3)
         batch = client.batches.retrieve(batch.id)
-    output = client.files.content(batch.output_file_id or "").read()
+    output = client.files.content(batch.output_file_id or "")  # its text
     said = {
         "text": made.output[-1].content[0].text,
         "listed": made.id in [one.id for one in client.responses.list(limit=50).data],
@@ -106,7 +106,7 @@ def agents(client: ogx_client.OgxClient) -> dict[str, Any]:
         "versions": len(client.prompts.versions.list(prompt.prompt_id)),
         "prompted": prompted.status,
         "batch": batch.status,
-        "line": json.loads(output)["custom_id"],
+        "line": json.loads(str(output))["custom_id"],
     }
     client.conversations.delete(talk.id)
     client.prompts.delete(prompt.prompt_id)
