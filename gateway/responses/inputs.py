@@ -62,12 +62,7 @@ class InputReader:
         """Read all that these items name, each given with the parameter that it is from. Raises
         ``InvalidRequest`` and ``NotFound`` that name the part at fault, and ``UpstreamError``.
         """
-        wanted: dict[tuple[str, ...], tuple[Mapping[str, Any], str]] = {}
-        for place, item in items:
-            field, parts = _parts_of(item)
-            for number, part in enumerate(parts):
-                if part["type"] in ("input_image", "input_file"):
-                    wanted.setdefault(_key(part), (part, f"{place}.{field}[{number}]"))
+        wanted = _attachments(items)
         missing = {key: one for key, one in wanted.items() if key not in self._read}
         if len(wanted) > MAX_ATTACHMENTS:
             raise InvalidRequest(
@@ -191,6 +186,19 @@ class InputReader:
             raise InvalidRequest("URLs are not fetched here.", param=param, code="invalid_value")
         page = await self._fetcher.fetch(url, max_bytes=most, param=param)
         return page.data, page.filename
+
+
+def _attachments(
+    items: Sequence[tuple[str, Mapping[str, Any]]],
+) -> dict[tuple[str, ...], tuple[Mapping[str, Any], str]]:
+    """Each image and file once, with where it is first."""
+    wanted: dict[tuple[str, ...], tuple[Mapping[str, Any], str]] = {}
+    for place, item in items:
+        field, parts = _parts_of(item)
+        for number, part in enumerate(parts):
+            if part["type"] in ("input_image", "input_file"):
+                wanted.setdefault(_key(part), (part, f"{place}.{field}[{number}]"))
+    return wanted
 
 
 def _parts_of(item: Mapping[str, Any]) -> tuple[str, Sequence[Mapping[str, Any]]]:

@@ -1,5 +1,5 @@
-"""A response ends, whatever the model does: turns, calls, tokens, time, arguments and what it builds
-on all have a bound, which the answer tells of."""
+"""A response ends, whatever the model does: turns, calls, tokens, time, arguments and what it
+builds on all have a bound, which the answer tells of."""
 
 from __future__ import annotations
 
@@ -257,27 +257,29 @@ async def test_images_and_files_are_limited(http):
 
 async def test_results_fit_into_a_small_context(embedding, tmp_path):
     """What a search has found is cut to what the model can read."""
-    async with FakeVllm(["small"], max_model_len=300) as small:
-        async with InProcessGateway(
+    async with (
+        FakeVllm(["small"], max_model_len=300) as small,
+        InProcessGateway(
             discover=[small.url, embedding.url],
             models=["small", "fake-embedding"],
             data_dir=str(tmp_path),
-        ) as gateway:
-            state = gateway.application.state
-            shelf = Shelf(state.database, state.index)
-            await shelf.open()
-            await shelf.put("file-lamp", [f"lamp {n} " + "shines " * 40 for n in range(8)])
-            small.behave(CHAT, script := Script(Said(calls=[LAMP]), Said("It shines.")))
-            async with gateway.client() as http:
-                answer = await http.post(
-                    CREATE,
-                    json={
-                        "model": "small",
-                        "input": "hi",
-                        "tools": [SEARCH],
-                        "include": ["file_search_call.results"],
-                    },
-                )
+        ) as gateway,
+    ):
+        state = gateway.application.state
+        shelf = Shelf(state.database, state.index)
+        await shelf.open()
+        await shelf.put("file-lamp", [f"lamp {n} " + "shines " * 40 for n in range(8)])
+        small.behave(CHAT, script := Script(Said(calls=[LAMP]), Said("It shines.")))
+        async with gateway.client() as http:
+            answer = await http.post(
+                CREATE,
+                json={
+                    "model": "small",
+                    "input": "hi",
+                    "tools": [SEARCH],
+                    "include": ["file_search_call.results"],
+                },
+            )
     told = script.requests[1]["messages"][-1]["content"]
     assert 0 < len(told) <= 300 * 3 / 2 + 10
     assert len(answer.json()["output"][0]["results"]) == 8

@@ -1,5 +1,5 @@
-"""Whatever a caller sends to the routes of responses, the answer is OpenAI's error and never a fault
-of the gateway's: on SQLite, and on PostgreSQL, which refuses more."""
+"""Whatever a caller sends to the routes of responses, the answer is OpenAI's error and never a
+fault of the gateway's: on SQLite, and on PostgreSQL, which refuses more."""
 
 from __future__ import annotations
 
@@ -257,6 +257,10 @@ async def test_no_query_parameter_is_a_fault_of_the_gateway(http):
             without_defects(answer, f"{path}?{query[:100]}")
 
 
+WORDS = (
+    *("type", "role", "content", "id", "text", "call_id", "name", "arguments", "output", "tools"),
+    *("summary", "error", "server_label", "results", "queries", "action"),
+)
 JUNK = st.recursive(
     st.none()
     | st.booleans()
@@ -267,10 +271,7 @@ JUNK = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["type", "role", "content", "id", "text", "call_id", "name", "arguments", "output"]
-                + ["tools", "summary", "error", "server_label", "results", "queries", "action"]
-            ),
+            st.sampled_from(WORDS),
             inner,
             max_size=5,
         )

@@ -342,7 +342,7 @@ OVERLOADS = {
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("overload", OVERLOADS)
 async def test_an_overload_is_a_status_on_which_clients_try_again(
-    gateway: InProcessGateway, upstream: FakeVllm, overload: str, stream: bool
+    gateway: InProcessGateway, upstream: FakeVllm, overload: str, *, stream: bool
 ) -> None:
     """503 with `retry-after`; the SDK's second try then succeeds, unseen by its caller."""
     async with gateway.client() as http:

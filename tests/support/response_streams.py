@@ -16,15 +16,41 @@ from openai.types.responses import ResponseStreamEvent
 __all__ = ["events_of", "open_responses", "strict_event", "whole_stream"]
 
 TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
-REQUIRED = (
-    "id object created_at status model output tools tool_choice truncation parallel_tool_calls "
-    "text top_p temperature presence_penalty frequency_penalty top_logprobs store background "
-    "service_tier metadata"
-).split()
-NULLABLE = (
-    "completed_at incomplete_details previous_response_id instructions error reasoning usage "
-    "max_output_tokens max_tool_calls prompt_cache_key safety_identifier"
-).split()
+REQUIRED = [
+    "id",
+    "object",
+    "created_at",
+    "status",
+    "model",
+    "output",
+    "tools",
+    "tool_choice",
+    "truncation",
+    "parallel_tool_calls",
+    "text",
+    "top_p",
+    "temperature",
+    "presence_penalty",
+    "frequency_penalty",
+    "top_logprobs",
+    "store",
+    "background",
+    "service_tier",
+    "metadata",
+]
+NULLABLE = [
+    "completed_at",
+    "incomplete_details",
+    "previous_response_id",
+    "instructions",
+    "error",
+    "reasoning",
+    "usage",
+    "max_output_tokens",
+    "max_tool_calls",
+    "prompt_cache_key",
+    "safety_identifier",
+]
 """Open Responses: not null, and null or not."""
 
 _UNION = get_args(ResponseStreamEvent)[0]
