@@ -37,10 +37,18 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.otlp_metrics import MetricsPusher
 from gateway.observability.telemetry import Telemetry
 from gateway.observability.tracing import Tracing
-from gateway.ports import DocumentConverter, JobQueue, ModelServer, ObjectStore, VectorIndex
+from gateway.ports import (
+    ContentDetector,
+    DocumentConverter,
+    JobQueue,
+    ModelServer,
+    ObjectStore,
+    VectorIndex,
+)
 from gateway.profile import profile_of
 from gateway.relay.client import ModelClient
 from gateway.relay.operation import Operation
+from gateway.relay.recording import Recorder
 from gateway.relay.relay import Relay
 from gateway.rerank.routes import rerank_routes
 from gateway.rerank.service import INFERENCE_RERANK, RERANK
@@ -51,6 +59,7 @@ from gateway.state import State
 from gateway.stateful import Stateful
 from gateway.tokenize.routes import tokenize_routes
 from gateway.tokenize.service import DETOKENIZE, TOKENIZE
+from gateway.tools.outside import Outside
 
 
 class Application:
@@ -95,6 +104,8 @@ class Application:
             self.client,
             self.telemetry,
             self.stateful,
+            _outside(settings),
+            _detectors(settings),
         )
         service = ManagementService(self.discovery, self._profile, self.state)
         probes = probe_routes(service, self.metrics)
@@ -117,7 +128,7 @@ class Application:
     def _api_routes(self, service: ManagementService) -> list[HTTPRouteHandler]:
         relay = self._relay
         return [
-            *chat_routes(relay(CHAT)),
+            *chat_routes(relay(CHAT, self.agentic.completion_recorder)),
             *completion_routes(relay(COMPLETION)),
             *embedding_routes(relay(EMBEDDINGS)),
             *rerank_routes(relay(RERANK), relay(INFERENCE_RERANK)),
@@ -129,12 +140,13 @@ class Application:
             *self.agentic.routes(),
         ]
 
-    def _relay(self, operation: Operation[Any]) -> Relay:
+    def _relay(self, operation: Operation[Any], recorder: Recorder | None = None) -> Relay:
         return Relay(
             operation,
             self.catalog,
             max_body_bytes=self.settings.limits.max_body_bytes,
             capture_content=self.tracing.captures_content,
+            recorder=recorder,
         )
 
     def _model_server(self, backend: BackendSettings) -> ModelServer:
@@ -220,10 +232,30 @@ def _vector_index(settings: Settings, data_dir: Path) -> VectorIndex:
     return MilvusIndex(settings.vectors, data_dir)
 
 
+def _detectors(settings: Settings) -> dict[str, ContentDetector]:
+    """By their names."""
+    if not settings.moderation.detectors:
+        return {}
+    from adapters.detectors import ContentsDetector
+
+    return {one.name: ContentsDetector(one) for one in settings.moderation.detectors}
+
+
 def _converter(settings: Settings) -> DocumentConverter:
     from adapters.docling import converter_for
 
     return converter_for(settings.documents, settings.ingestion)
+
+
+def _outside(settings: Settings) -> Outside:
+    from adapters.mcp import McpServer
+    from adapters.web import HttpFetcher, search_for
+
+    return Outside(
+        servers=McpServer(settings.tools),
+        fetcher=HttpFetcher(settings.urls),
+        search=search_for(settings.web_search),
+    )
 
 
 def queue_of(settings: Settings, database: Database) -> JobQueue:

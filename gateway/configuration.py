@@ -24,13 +24,17 @@ from msgspec import Struct
 from gateway.settings import (
     BackendSettings,
     DocumentSettings,
+    ModerationSettings,
     ObjectSettings,
     Settings,
     SettingsError,
+    ToolSettings,
     VectorSettings,
+    WebSearchSettings,
     backend_of,
     is_header_value,
 )
+from gateway.urls import is_allowed_entry
 
 __all__ = ["load_settings"]
 
@@ -138,10 +142,15 @@ def _check(settings: Settings) -> None:
     _check_objects(settings.objects)
     _check_documents(settings.documents)
     _check_vectors(settings.vectors)
+    _check_moderation(settings.moderation)
     _check_files("database", settings.database, "ca_file")
     _check_files("objects", settings.objects, "ca_file")
     _check_files("vectors", settings.vectors, "ca_file", "client_cert", "client_key")
     _check_files("documents", settings.documents, "ca_file")
+    _check_tools(settings.tools)
+    _check_hosts("urls", settings.urls.allowed_hosts)
+    _check_files("urls", settings.urls, "ca_file")
+    _check_web_search(settings.web_search)
 
 
 def _check_database(url: str | None) -> None:
@@ -177,6 +186,72 @@ def _check_vectors(vectors: VectorSettings) -> None:
 def _check_documents(documents: DocumentSettings) -> None:
     if documents.converter == "docling-serve" and not _is_server_url(documents.url or ""):
         raise SettingsError("documents.url: docling-serve needs http://host:port or https://…")
+
+
+def _check_moderation(moderation: ModerationSettings) -> None:
+    names = {model.model for model in moderation.models}
+    if len(names) < len(moderation.models):
+        raise SettingsError("moderation.models: a model is given twice")
+    for index, detector in enumerate(moderation.detectors):
+        path = f"moderation.detectors.{index}"
+        if detector.name in names or not detector.name:
+            raise SettingsError(f"{path}.name: needs a name of its own, not {detector.name!r}")
+        names.add(detector.name)
+        if not is_header_value(detector.detector_id or detector.name):
+            raise SettingsError(f"{path}: an HTTP header can't carry the detector's id")
+        _check_backend(path, detector.backend())
+
+
+def _check_tools(tools: ToolSettings) -> None:
+    _check_hosts("tools", tools.allowed_hosts)
+    _check_files("tools", tools, "ca_file")
+    ids: set[str] = set()
+    for index, connector in enumerate(tools.connectors):
+        path = f"tools.connectors.{index}"
+        if connector.id in ids:
+            raise SettingsError(f"{path}: the id {connector.id!r} is given twice")
+        ids.add(connector.id)
+        if not _is_server_url(connector.url):
+            raise SettingsError(
+                f"{path}.url: expected http://host/path or https://…, without user and password"
+            )
+        if connector.authorization is not None and connector.authorization_file is not None:
+            raise SettingsError(f"{path}: give authorization or authorization_file, not both")
+        for name, value in connector.headers.items():
+            if not is_header_value(value) or not is_header_value(name):
+                raise SettingsError(
+                    f"{path}.headers: {name!r} holds a character that no HTTP header can carry"
+                )
+        if connector.authorization is not None and not is_header_value(connector.authorization):
+            raise SettingsError(
+                f"{path}.authorization: holds a character that no HTTP header can carry"
+            )
+        _check_files(path, connector, "ca_file", "authorization_file")
+
+
+def _check_hosts(section: str, entries: list[str]) -> None:
+    for entry in entries:
+        if not is_allowed_entry(entry):
+            raise SettingsError(
+                f"{section}.allowed_hosts: {entry!r} is no host, no *.domain and not *"
+            )
+
+
+def _check_web_search(search: WebSearchSettings) -> None:
+    if search.kind == "none":
+        return
+    if search.url is not None and not _is_server_url(search.url):
+        raise SettingsError("web_search.url: expected http://host:port or https://…")
+    if search.kind == "searxng" and search.url is None:
+        raise SettingsError("web_search.url: needed for kind searxng")
+    given = (search.api_key, search.api_key_file)
+    if None not in given:
+        raise SettingsError("web_search: give api_key or api_key_file, not both")
+    if search.kind != "searxng" and given == (None, None):
+        raise SettingsError(f"web_search.api_key: needed for kind {search.kind}")
+    if search.api_key is not None and not is_header_value(search.api_key):
+        raise SettingsError("web_search.api_key: holds a character that no HTTP header can carry")
+    _check_files("web_search", search, "ca_file", "api_key_file")
 
 
 def _check_files(section: str, settings: Struct, *keys: str) -> None:

@@ -12,6 +12,7 @@
     ├── MethodNotAllowed            405  invalid_request_error
     ├── RequestStalled              408  invalid_request_error   … code=request_timeout
     ├── Conflict                    409  conflict_error
+    │   └── FinalConflict           409  …                       + x-should-retry: false
     ├── PayloadTooLarge             413  invalid_request_error
     ├── UnsupportedMediaType        415  invalid_request_error
     ├── RangeNotSatisfiable         416  invalid_request_error   + content-range
@@ -43,6 +44,7 @@ __all__ = [
     "AuthenticationFailed",
     "ClientDisconnected",
     "Conflict",
+    "FinalConflict",
     "GatewayError",
     "InvalidRequest",
     "MethodNotAllowed",
@@ -166,6 +168,13 @@ class RequestStalled(GatewayError):
 class Conflict(GatewayError):
     status = 409
     type = "conflict_error"
+
+
+class FinalConflict(Conflict):
+    """One that time won't change; OpenAI's SDKs retry any other 409."""
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"x-should-retry", b"false")]
 
 
 class PayloadTooLarge(GatewayError):

@@ -88,6 +88,16 @@ class Stateful:
             settings.retention,
         )
         self.search = self._search()
+        self._shapes = Shapes(catalog, profile)
+        self.store_files = StoreFileService(
+            state.database,
+            state.queue,
+            self._last_active,
+            self._chunking,
+            self._shapes,
+            profile,
+            settings.ingestion,
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -117,10 +127,7 @@ class Stateful:
     def _vector_store_routes(self) -> list[HTTPRouteHandler]:
         database, queue, index = self._state.database, self._state.queue, self._state.index
         active, profile = self._last_active, self._profile
-        shapes = Shapes(self._catalog, profile)
-        files = StoreFileService(
-            database, queue, active, self._chunking, shapes, profile, self._settings.ingestion
-        )
+        shapes, files = self._shapes, self.store_files
         stores = VectorStoreService(database, index, queue, self._embedder, files, shapes, profile)
         batches = FileBatchService(database, queue, active, files, shapes, profile)
         insertion = ChunkInsertion(database, index, self._embedder, files)

@@ -64,6 +64,10 @@ class ConnectionPool:
     def open_connections(self) -> int:
         return self._open
 
+    @property
+    def busy_connections(self) -> int:
+        return len(self._busy) + self._opening
+
     async def acquire(self, *, fresh: bool = False) -> Connection:
         """A connection that no other request uses; give it back with :meth:`release`.
 

@@ -151,6 +151,10 @@ class VllmServer:
     def open_connections(self) -> int:
         return self._pool.open_connections
 
+    @property
+    def busy_connections(self) -> int:
+        return self._pool.busy_connections
+
     def forwards(self, header: bytes) -> bool:
         return header in self._forward
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from litestar import Request
@@ -13,7 +13,18 @@ from gateway.http.validation import decode_request
 from gateway.identity.principal import Principal
 from gateway.observability.activity import Activity
 
-__all__ = ["TAKES", "activity_of", "principal_of", "read_body"]
+if TYPE_CHECKING:
+    from gateway.http.asgi import Scope
+
+__all__ = [
+    "TAKES",
+    "activity_of",
+    "principal_of",
+    "principal_of_scope",
+    "query_list",
+    "query_map",
+    "read_body",
+]
 
 TAKES = "takes"
 """The key of a handler's ``opt`` with the type of its JSON body, for the OpenAPI document."""
@@ -31,8 +42,31 @@ async def read_body(request: Request[Any, Any, Any], of: type[T], limit: int = M
     return decode_request(decoder, body)
 
 
+def query_list(request: Request[Any, Any, Any], name: str) -> list[str]:
+    """A query parameter that is a list: ``name=a&name=b``, or as OpenAI's SDKs write it,
+    ``name[]=a&name[]=b``.
+    """
+    given = request.query_params
+    return [*given.getall(name, []), *given.getall(f"{name}[]", [])]
+
+
+def query_map(request: Request[Any, Any, Any], name: str) -> dict[str, str]:
+    """A query parameter that is an object: ``name[a]=x&name[b]=y``."""
+    given = request.query_params
+    return {
+        key[len(name) + 1 : -1]: value
+        for key, value in given.items()
+        if key.startswith(f"{name}[") and key.endswith("]")
+    }
+
+
 def principal_of() -> Principal:
     """Who asks; a dependency of handlers."""
+    return Principal()
+
+
+def principal_of_scope(_: Scope) -> Principal:
+    """Who asks, where no handler is: on the data path."""
     return Principal()
 
 

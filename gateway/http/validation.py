@@ -10,10 +10,13 @@ import msgspec
 
 from gateway.errors import InvalidRequest
 
-__all__ = ["NOT_JSON", "decode_request", "explain"]
+__all__ = ["MAX_DEPTH", "NOT_JSON", "check_depth", "decode_request", "explain"]
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises; the last one where arrays or objects are nested a thousand deep."""
+
+MAX_DEPTH = 100
+"""Of JSON that is stored: what could be decoded once must be readable from any call stack."""
 
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]+)`")
@@ -48,6 +51,16 @@ def decode_request(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise InvalidRequest(
             f"The request body is not valid JSON: {error}", code="invalid_json"
         ) from None
+
+
+def check_depth(value: Any, param: str) -> None:
+    """Raises ``InvalidRequest`` where arrays and objects are nested too deep to be stored."""
+    if _is_deep(value, MAX_DEPTH):
+        raise InvalidRequest(
+            f"Invalid '{param}': arrays and objects are nested more than {MAX_DEPTH} deep.",
+            param=param,
+            code="invalid_value",
+        )
 
 
 def explain(error: msgspec.ValidationError, of: Any = None) -> InvalidRequest:
@@ -87,12 +100,19 @@ def explain(error: msgspec.ValidationError, of: Any = None) -> InvalidRequest:
         and of is not None
         and (allowed := _choices(msgspec.inspect.type_info(of), _INDEX.sub("", param).split(".")))
     ):
-        listed = ", ".join(f"'{one}'" for one in allowed)
+        listed = ", ".join(f"'{one}'" for one in dict.fromkeys(allowed))
         what = f"{other['value'][:100]} is not one of {listed}"
     return InvalidRequest(
         f"Invalid value for '{param}': {what}." if param else what,
         param=param or None,
         code="invalid_value",
+    )
+
+
+def _is_deep(value: Any, left: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value
+    return left == 0 or any(
+        _is_deep(one, left - 1) for one in inner if isinstance(one, dict | list)
     )
 
 

@@ -11,12 +11,14 @@ from msgspec import Struct
 
 from gateway.database.identifiers import long_id
 from gateway.errors import InvalidRequest
-from gateway.http.validation import explain
-from gateway.items.schemas import ITEM_PREFIXES, Item
+from gateway.http.validation import check_depth, explain
+from gateway.items.schemas import ITEM_PREFIXES, SOURCES, Item
 
 __all__ = ["item_id", "parse_items", "user_message"]
 
-_STATUS = frozenset({"message", "function_call", "function_call_output"})
+_STATUS = frozenset(
+    {"message", "function_call", "function_call_output", "file_search_call", "web_search_call"}
+)
 """Kinds that are ``completed`` where the caller doesn't say otherwise."""
 
 
@@ -31,6 +33,7 @@ def parse_items(items: Sequence[Any], param: str) -> list[dict[str, Any]]:
         msgspec.convert({param: named}, _holder(param))
     except msgspec.ValidationError as error:
         raise explain(error, _holder(param)) from None
+    check_depth(named, param)
     seen: set[str] = set()
     parsed = []
     for position, item in enumerate(named):
@@ -77,6 +80,12 @@ def _with_type(item: Any) -> Any:
 
 def _form(item: dict[str, Any], where: str) -> dict[str, Any]:
     kind = item["type"]
+    if "\x00" in (item.get("id") or ""):
+        raise InvalidRequest(
+            f"Invalid '{where}.id': an id can't hold the character U+0000.",
+            param=f"{where}.id",
+            code="invalid_value",
+        )
     if kind == "item_reference":
         if item.get("id") is None:
             raise InvalidRequest(
@@ -89,19 +98,30 @@ def _form(item: dict[str, Any], where: str) -> dict[str, Any]:
     if kind in _STATUS:
         form["status"] = item.get("status") or "completed"
     if kind == "message":
-        form["content"] = _parts(item["content"], of_model=item["role"] == "assistant")
+        content = item["content"]
+        if isinstance(content, str):
+            spoken = "output_text" if item["role"] == "assistant" else "input_text"
+            content = [{"type": spoken, "text": content}]
+        form["content"] = [
+            _part(part, f"{where}.content[{position}]") for position, part in enumerate(content)
+        ]
     return form
 
 
-def _parts(content: Any, *, of_model: bool) -> list[dict[str, Any]]:
-    if isinstance(content, str):
-        content = [{"type": "output_text" if of_model else "input_text", "text": content}]
-    return [
-        {**part, **{key: part.get(key) or [] for key in ("annotations", "logprobs")}}
-        if part["type"] == "output_text"
-        else part
-        for part in content
-    ]
+def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
+    """A part of a message with what OpenAI's clients expect to be there."""
+    kind = part["type"]
+    if kind == "output_text":
+        return {**part, **{key: part.get(key) or [] for key in ("annotations", "logprobs")}}
+    if (sources := SOURCES.get(kind)) and not any(part.get(source) for source in sources):
+        raise InvalidRequest(
+            f"Missing required parameter: '{where}.{sources[0]}'.",
+            param=f"{where}.{sources[0]}",
+            code="missing_required_parameter",
+        )
+    if kind == "input_image":
+        return {**part, "detail": part.get("detail") or "auto"}
+    return part
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-__all__ = ["ITEM_PREFIXES", "Item"]
+__all__ = ["ITEM_PREFIXES", "SOURCES", "InputFile", "InputImage", "InputText", "Item"]
 
 Text = str
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -166,6 +166,12 @@ Item = (
     | Compaction
     | ItemReference
 )
+
+SOURCES = {
+    "input_image": ("image_url", "file_id"),
+    "input_file": ("file_id", "file_url", "file_data"),
+}
+"""Where the content of such a part comes from; one of them must be there."""
 
 ITEM_PREFIXES = {
     "message": "msg_",

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import SpanKind
 
-from gateway.errors import GatewayError
 from gateway.observability import semconv
 from gateway.observability.call import ModelCall
 from gateway.observability.trace_context import format_traceparent, parse_traceparent
@@ -152,6 +151,16 @@ class Activity:
         header = format_traceparent(self.trace.trace_id, self.span_id, sampled=self.trace.sampled)
         return header.decode("ascii")
 
+    def trace_headers(self) -> dict[str, str]:
+        """This step as the parent of what another server does; empty where not traced."""
+        parent = self.traceparent()
+        if parent is None:
+            return {}
+        headers = {"traceparent": parent}
+        if self.trace is not None and self.trace.state:
+            headers["tracestate"] = self.trace.state.to_header()
+        return headers
+
     def begin_call(self, operation: Operation[Any], request: Any, backend: Backend) -> ModelCall:
         """A call to a model server starts now; :meth:`end_call` must follow."""
         span_id = random.getrandbits(64) or 1 if self.trace is not None else 0
@@ -178,4 +187,5 @@ class Activity:
 
 
 def _error_type(raised: BaseException) -> str:
-    return raised.error_type if isinstance(raised, GatewayError) else type(raised).__name__
+    found = getattr(raised, "error_type", None)  # a GatewayError's, or a port's failure's
+    return found if isinstance(found, str) else type(raised).__name__

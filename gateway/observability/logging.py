@@ -57,6 +57,9 @@ def configure_logging(settings: TelemetrySettings) -> None:
             "loggers": {
                 "httpx": {"level": "WARNING"},
                 "httpcore": {"level": "WARNING"},
+                "httpx2": {"level": "WARNING"},
+                "httpcore2": {"level": "WARNING"},
+                "mcp": {"level": "CRITICAL"},  # it logs what tools are told and say
                 "urllib3": {"level": "ERROR"},  # of each try again, with hosts and keys
                 "alembic": {"level": "WARNING"},
                 "uvicorn.access": {"level": "WARNING"},

@@ -55,6 +55,13 @@ class Metrics:
             call,
             semconv.FIRST_CHUNK_BUCKETS,
         )
+        self._mcp_duration = self._histogram(
+            semconv.M_MCP_DURATION,
+            "s",
+            "Duration of requests to tool servers.",
+            [semconv.MCP_METHOD, semconv.ERROR_TYPE],
+            semconv.DURATION_BUCKETS,
+        )
         self.active_requests = Gauge(
             prometheus_name(semconv.M_HTTP_ACTIVE, ""),
             "Requests in progress.",
@@ -102,6 +109,26 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self._store_duration = self._histogram(
+            semconv.M_STORE_DURATION,
+            "s",
+            "Time from a whole answer until its chat completion was stored, or was not.",
+            [semconv.STORE_OUTCOME],
+            semconv.STORE_BUCKETS,
+        )
+        self._batch_lines = self._histogram(
+            semconv.M_BATCH_LINE_DURATION,
+            "s",
+            "Duration of lines of batches, with what they waited for and their retries.",
+            [semconv.BATCH_LINE_OUTCOME],
+            semconv.DURATION_BUCKETS,
+        )
+        self.active_batches = Gauge(
+            prometheus_name(semconv.M_BATCH_ACTIVE, ""),
+            "Batches in work.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self._http_series: dict[tuple[str, str, int], Any] = {}
         self._call_series: dict[tuple[str, str, str, str, str | None], _CallSeries] = {}
 
@@ -134,6 +161,9 @@ class Metrics:
             if (count := call.usage.output) is not None:
                 series.output_tokens.observe(count)
 
+    def tool_server_answered(self, method: str, error_type: str | None, seconds: float) -> None:
+        self._mcp_duration.labels(method, error_type or "").observe(seconds)
+
     def connections_changed(self, host: str, port: int, change: int) -> None:
         self._connections.labels(host, port).inc(change)
 
@@ -152,6 +182,14 @@ class Metrics:
         """A file is completed with so many new vectors and so many that were there already."""
         self._ingestion_chunks.labels("embedded").observe(embedded)
         self._ingestion_chunks.labels("reused").observe(reused)
+
+    def completion_stored(self, outcome: str, seconds: float) -> None:
+        """A chat completion was to be stored, and this became of it."""
+        self._store_duration.labels(outcome).observe(seconds)
+
+    def batch_line_ended(self, outcome: str, seconds: float) -> None:
+        """A line of a batch is ``completed`` or ``failed``."""
+        self._batch_lines.labels(outcome).observe(seconds)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes; of all workers, where there are several."""

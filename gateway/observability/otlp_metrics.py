@@ -45,6 +45,7 @@ _UNITS = {
     semconv.M_INGESTION_WAIT: "s",
     semconv.M_INGESTION_CHUNKS: "{chunk}",
     semconv.M_INGESTION_ACTIVE: "{file}",
+    semconv.M_STORE_DURATION: "s",
 }
 _NAMES = {prometheus_name(name, unit): name for name, unit in _UNITS.items()}
 _LABELS = {

@@ -57,6 +57,14 @@ DB_ROWS = "db.response.returned_rows"
 CONTENT_EVENT = "gen_ai.client.inference.operation.details"
 OPENAI_API_TYPE = "openai.api.type"
 OPENAI_FINGERPRINT = "openai.response.system_fingerprint"
+MCP_METHOD = "mcp.method.name"
+MCP_SESSION_ID = "mcp.session.id"
+MCP_PROTOCOL_VERSION = "mcp.protocol.version"
+NETWORK_TRANSPORT = "network.transport"
+RPC_STATUS = "rpc.response.status_code"
+TOOL_NAME = "gen_ai.tool.name"
+TOOL_ARGUMENTS = "gen_ai.tool.call.arguments"
+TOOL_RESULT = "gen_ai.tool.call.result"
 TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105  (a name, not a secret)
 
 VECTOR_STORE_ID = "understudy.vector_store.id"
@@ -65,18 +73,31 @@ INGESTION_STATUS = "understudy.ingestion.status"
 INGESTION_ATTEMPT = "understudy.ingestion.attempt"
 CHUNK_COUNT = "understudy.chunk.count"
 CHUNK_SOURCE = "understudy.chunk.source"
+DETECTOR_NAME = "understudy.detector.name"
+DETECTOR_TEXTS = "understudy.detector.texts"
+DETECTOR_FLAGGED = "understudy.detector.flagged"
+STORE_OUTCOME = "understudy.store.outcome"
+BATCH_ID = "understudy.batch.id"
+BATCH_ENDPOINT = "understudy.batch.endpoint"
+BATCH_STATUS = "understudy.batch.status"
+BATCH_ATTEMPT = "understudy.batch.attempt"
+BATCH_LINE_OUTCOME = "understudy.batch.line.outcome"
 
 M_HTTP_DURATION = "http.server.request.duration"
 M_HTTP_ACTIVE = "http.server.active_requests"
 M_DURATION = "gen_ai.client.operation.duration"
 M_TOKENS = "gen_ai.client.token.usage"
 M_TIME_TO_FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
+M_MCP_DURATION = "mcp.client.operation.duration"
 M_UPSTREAM_CONNECTIONS = "understudy.upstream.connections"
 M_UPSTREAM_UP = "understudy.upstream.up"
 M_INGESTION_DURATION = "understudy.ingestion.duration"
 M_INGESTION_WAIT = "understudy.ingestion.wait"
 M_INGESTION_CHUNKS = "understudy.ingestion.chunks"
 M_INGESTION_ACTIVE = "understudy.ingestion.active"
+M_STORE_DURATION = "understudy.chat_completion.store.duration"
+M_BATCH_LINE_DURATION = "understudy.batch.line.duration"
+M_BATCH_ACTIVE = "understudy.batch.active"
 
 HTTP_DURATION_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0,
@@ -90,5 +111,8 @@ FIRST_CHUNK_BUCKETS = (
 )  # fmt: skip
 INGESTION_BUCKETS = (
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+)  # fmt: skip
+STORE_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
 CHUNK_BUCKETS = tuple(float(4**power) for power in range(10))

@@ -102,5 +102,9 @@ class ModelServer(Protocol):
     def open_connections(self) -> int:
         """How many sockets are open to it, idle ones included."""
 
+    @property
+    def busy_connections(self) -> int:
+        """How many of them carry a request now."""
+
     async def aclose(self) -> None:
         """Close every connection."""

@@ -22,13 +22,17 @@ class ToolServerFailed(Exception):
     """The server can't be reached, refuses, breaks the protocol or takes too long.
 
     ``message`` is shown to callers and to the model: it holds no credential and no private
-    address. ``status`` is the server's HTTP status where it answered with one, such as 401.
+    address. ``status`` is the server's HTTP status where it answered with one, such as 401, and
+    ``code`` the code of its error where it answered in its protocol.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, code: int | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
+        self.code = code
+        self.error_type = "tool_server_failed" if status is None else str(status)
+        """The ``error.type`` of spans and metrics, so one of few."""
 
 
 class ToolServerAddress(Struct, frozen=True, kw_only=True):
@@ -41,6 +45,8 @@ class ToolServerAddress(Struct, frozen=True, kw_only=True):
     """Of every request to it, ``authorization`` included."""
     trusted: bool = False
     """Whether the configuration names it, so that it may lie in a private network."""
+    ca_file: str | None = None
+    """The authority of its certificate, where it has one of its own."""
 
     def __repr__(self) -> str:
         return f"ToolServerAddress(label={self.label!r})"
@@ -52,6 +58,7 @@ class ServedTool(Struct, frozen=True, kw_only=True):
     name: str
     description: str | None = None
     input_schema: dict[str, Any] = field(default_factory=dict)
+    output_schema: dict[str, Any] | None = None
     annotations: dict[str, Any] | None = None
 
 
@@ -74,12 +81,22 @@ class ToolSession(Protocol):
     Both raise :class:`ToolServerFailed`; cancelling either is safe.
     """
 
+    label: str
+    server_address: str
+    server_port: int
     protocol_version: str | None
-    session_id: str | None
     transport: str
     """``streamable_http`` or ``sse``."""
+    server_name: str | None
+    """As the server introduces itself, like the next two."""
+    server_version: str | None
+    instructions: str | None
 
-    async def list_tools(self) -> list[ServedTool]:
+    @property
+    def session_id(self) -> str | None:
+        """The server's id of it; servers of today's protocol have none."""
+
+    async def list_tools(self, *, headers: Mapping[str, str] | None = None) -> list[ServedTool]:
         """All pages of them, up to a bound on their number and size."""
 
     async def call_tool(

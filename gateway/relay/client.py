@@ -9,6 +9,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.http.event_stream import DONE, EventCutter, event_data, split_events
@@ -16,6 +17,7 @@ from gateway.observability.activity import Activity
 from gateway.observability.call import ModelCall
 from gateway.ports import Answer, ModelServer
 from gateway.relay.answer import LARGE_BYTES, note, read_answer, read_event, read_large_answer
+from gateway.relay.json_object import rename_model
 from gateway.relay.operation import Operation, Tee
 from gateway.routing.catalog import Backend, Catalog
 
@@ -32,27 +34,38 @@ class ModelClient:
         self._catalog = catalog
 
     async def ask(
-        self, operation: Operation[Any], activity: Activity, request: Mapping[str, Any]
+        self,
+        operation: Operation[Any],
+        activity: Activity,
+        request: Mapping[str, Any],
+        *,
+        as_relayed: bool = False,
     ) -> bytes:
         """The JSON answer to a request without ``stream``; ``request["model"]`` names the model.
+
+        ``as_relayed`` is the answer as a caller of the relay would get it: it names the model as
+        the request does, and fits OpenAI's schemas.
 
         Its backends are asked in turn until one answers. Raises ``ModelNotFound``, ``WrongKind``,
         ``InvalidRequest`` for what the server refuses, and ``UpstreamError``. Cancelling it stops
         the server's work.
         """
         body = dict(request)
-        model = self._catalog.find(body["model"], operation.kinds)
+        asked: str = body["model"]
+        model = self._catalog.find(asked, operation.kinds)
         backends = model.candidates()
         for position, backend in enumerate(backends):
             body["model"] = backend.model
             encoded = msgspec.json.encode(body)
             seen = operation.decode(msgspec.json.encode({**body, "model": model.id}))
             try:
-                return await self._ask(operation, activity, seen, encoded, backend)
+                answer = await self._ask(operation, activity, seen, encoded, backend)
             except GatewayError as error:
                 elsewhere = error.nothing_sent or error.status in _ELSEWHERE
                 if position == len(backends) - 1 or not elsewhere:
                     raise
+            else:
+                return _relayed(operation, backend, asked, answer) if as_relayed else answer
         raise AssertionError("a model has a backend")
 
     @asynccontextmanager
@@ -217,6 +230,12 @@ class _StreamedEvents:
             return []
         events = split_events(self._cutter.feed(block))
         return [data for event in events if (data := event_data(event))]
+
+
+def _relayed(operation: Operation[Any], backend: Backend, asked: str, answer: bytes) -> bytes:
+    if backend.model != asked:
+        answer = rename_model(answer, ("model",), Raw(msgspec.json.encode(asked)))
+    return backend.server.conform(answer) if operation.conforms else answer
 
 
 def _broken_off() -> UpstreamError:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gateway.observability.call import ModelCall
     from gateway.ports import Answer, ModelServer
     from gateway.relay.operation import Operation, Tee
+    from gateway.relay.recording import Record
 
 
 class Passage:
@@ -20,7 +21,7 @@ class Passage:
     server's.
     """
 
-    __slots__ = ("answer", "call", "operation", "rename", "send", "server", "tee")
+    __slots__ = ("answer", "call", "operation", "record", "rename", "send", "server", "tee")
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class Passage:
         send: Send,
         rename: Raw | None,
         tee: Tee | None,
+        record: Record | None = None,
     ) -> None:
         self.operation = operation
         self.server = server
@@ -39,3 +41,4 @@ class Passage:
         self.send = send
         self.rename = rename
         self.tee = tee
+        self.record = record

@@ -29,6 +29,8 @@ async def pass_answer(passage: Passage) -> None:
             code="upstream_not_json",
         )
     passage.call.end()
+    if passage.record is not None:
+        await passage.record.finish()
     headers.append((b"content-length", b"%d" % sum(map(len, blocks))))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for block in blocks[:-1]:
@@ -57,4 +59,6 @@ def _shaped(passage: Passage, blocks: list[bytes]) -> list[bytes]:
         body = operation.from_upstream(body)
     if passage.tee is not None:
         passage.tee.answer(body)
+    if passage.record is not None:
+        passage.record.answer(body)
     return [body]

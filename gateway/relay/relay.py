@@ -17,6 +17,7 @@ from gateway.relay.json_object import replace_fields
 from gateway.relay.operation import Operation
 from gateway.relay.passage import Passage
 from gateway.relay.plain import pass_answer
+from gateway.relay.recording import Record, Recorder
 from gateway.relay.stream import StreamRelay
 from gateway.routing.catalog import Backend, Catalog, Model
 
@@ -49,11 +50,13 @@ class Relay:
         *,
         max_body_bytes: int,
         capture_content: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         self.operation = operation
         self._catalog = catalog
         self._max_body_bytes = max_body_bytes
         self._tee = operation.tee if capture_content else None
+        self._recorder = recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["state"]["exchange"]
@@ -61,8 +64,11 @@ class Relay:
             body = await read_json_body(scope, receive, self._max_body_bytes)
             request = self.operation.decode(body)
             model = self._catalog.find(request.model, self.operation.kinds)
+            record = None
+            if self._recorder is not None and request.store in self._recorder.when:
+                record = self._recorder.begin(scope, request, body)
             with Departure(receive) as departure:
-                await self._relay(exchange, model, request, body, send, departure)
+                await self._relay(exchange, model, request, body, send, departure, record)
         except GatewayError as error:
             exchange.fail(error)
             if not exchange.answered and not isinstance(error, ClientDisconnected):
@@ -76,6 +82,7 @@ class Relay:
         body: bytes,
         send: Send,
         departure: Departure,
+        record: Record | None,
     ) -> None:
         """Ask the model's backends in turn until one has begun to answer.
 
@@ -87,7 +94,7 @@ class Relay:
         for position, backend in enumerate(backends):
             call = exchange.begin_call(self.operation, request, backend)
             try:
-                await self._call(exchange, call, backend, request, body, send)
+                await self._call(exchange, call, backend, request, body, send, record)
             except GatewayError as error:
                 call.end(error.error_type)
                 elsewhere = error.nothing_sent or error.status in _ELSEWHERE
@@ -108,6 +115,7 @@ class Relay:
         request: Any,
         body: bytes,
         send: Send,
+        record: Record | None,
     ) -> None:
         """One call to one backend: the request out, the answer or the error in."""
         operation, server = self.operation, backend.server
@@ -129,7 +137,7 @@ class Relay:
             if answer.status != 200:
                 raise await server.refusal(operation.path, answer)
             rename = Raw(msgspec.json.encode(request.model)) if renamed else None
-            passage = Passage(operation, server, answer, call, send, rename, tee)
+            passage = Passage(operation, server, answer, call, send, rename, tee, record)
             if answer.content_type == "text/event-stream":
                 await StreamRelay(passage, show_usage=show_usage).run()
             else:

@@ -22,6 +22,7 @@ from gateway.http.event_stream import (
 from gateway.relay.answer import note, read_event
 from gateway.relay.json_object import rename_model
 from gateway.relay.passage import Passage
+from gateway.relay.recording import Record
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -40,6 +41,7 @@ class StreamRelay:
     __slots__ = (
         "_call",
         "_cutter",
+        "_done",
         "_ended",
         "_look_always",
         "_passage",
@@ -51,10 +53,13 @@ class StreamRelay:
         self._passage = passage
         self._call = passage.call
         self._show_usage = show_usage
-        self._look_always = passage.rename is not None or passage.tee is not None
+        self._look_always = (
+            passage.rename is not None or passage.tee is not None or passage.record is not None
+        )
         self._cutter = EventCutter()
         self._started = False
         self._ended = False
+        self._done = False
 
     async def run(self) -> None:
         """Pass the stream on to its end.
@@ -78,6 +83,8 @@ class StreamRelay:
             raise
         else:
             self._call.end(self._call.error_type)
+            if self._passage.record is not None:
+                await self._finish(self._passage.record)
             await self._start()
             await self._passage.send(
                 {"type": "http.response.body", "body": b"", "more_body": False}
@@ -101,7 +108,7 @@ class StreamRelay:
                     continue  # only comments so far
                 await self._start()
             if self._look_always or _is_notable(events):
-                events = self._look(events)
+                events = await self._seen(events)
             if events:
                 await send({"type": "http.response.body", "body": events, "more_body": True})
             if self._call.error_type is not None:
@@ -127,13 +134,21 @@ class StreamRelay:
                 return True
         return False
 
+    async def _seen(self, events: bytes) -> bytes:
+        """What is to be passed on of the events; the last ones once the answer is kept."""
+        events = self._look(events)
+        if self._done and self._passage.record is not None:
+            self._call.end(self._call.error_type)
+            await self._finish(self._passage.record)
+        return events
+
     def _look(self, events: bytes) -> bytes:
         """Go through the events one by one; what is to be passed on of them."""
         kept = []
         for event in split_events(events):
             data = event_data(event)
             if data == DONE:
-                self._ended = True
+                self._ended = self._done = True
                 kept.append(event)
             elif not data:
                 kept.append(event)
@@ -149,6 +164,8 @@ class StreamRelay:
         """Note what one good event says; return it as the caller shall see it, if at all."""
         passage, operation, call = self._passage, self._passage.operation, self._call
         answer = read_event(data)
+        if passage.record is not None:
+            passage.record.event(data)
         if answer is not None:
             note(call, answer)
             if b'_reason":"' in data:
@@ -174,6 +191,11 @@ class StreamRelay:
             await self._passage.send(
                 {"type": "http.response.start", "status": 200, "headers": HEADERS.copy()}
             )
+
+    async def _finish(self, record: Record) -> None:
+        """Keep the answer before its caller takes it for over, unless it broke off."""
+        if self._call.error_type is None:
+            await record.finish()
 
     async def _break_off(self, error: GatewayError) -> None:
         await self._passage.send(

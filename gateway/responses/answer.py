@@ -14,7 +14,7 @@ from gateway.errors import ClientDisconnected, GatewayError
 from gateway.http.disconnect import Departure
 from gateway.http.event_stream import PING
 from gateway.http.refusal import refuse
-from gateway.responses.stream import Sink
+from gateway.responses.stream import TERMINAL, Sink
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Receive, Scope, Send
@@ -58,7 +58,14 @@ class StreamedResponse:
             exchange.fail(left)
         except GatewayError as refused:
             exchange.fail(refused)
-            await refuse(refused, send)
+            if outlet.begun:
+                await outlet.fail(refused)
+            else:
+                await refuse(refused, send)
+        except asyncio.CancelledError:
+            if outlet.over:  # and else it is cut off, so that nobody takes it for whole
+                await outlet.end()
+            raise
         else:
             if error is not None:
                 exchange.fail(error)
@@ -87,23 +94,45 @@ class _Outlet:
         self._send = send
         self._hold = hold
         self._held: list[bytes] = []
+        self._turn = asyncio.Lock()
         self.begun = False
+        self.over = False
+        """Whether its last event was sent."""
+        self.last_number = -1
         self.last_sent = time.monotonic()
 
     async def __call__(self, event: dict[str, Any]) -> None:
         data = encode(event)
-        if not self.begun:
-            self._held.append(data)
-            if not self._hold or event["type"] not in _PREAMBLE:
-                await self._begin()
-            return
-        await self._write(data)
+        async with self._turn:
+            if self.begun:
+                await self._write(data)
+            else:
+                self._held.append(data)
+                if not self._hold or event["type"] not in _PREAMBLE:
+                    await self._begin()
+        self.last_number = event["sequence_number"]
+        self.over = event["type"] in TERMINAL
 
     async def ping(self) -> None:
         """Say that it goes on; what is held goes out first."""
-        if not self.begun:
-            await self._begin()
-        await self._write(PING)
+        async with self._turn:
+            if not self.begun:
+                await self._begin()
+            await self._write(PING)
+
+    async def fail(self, error: GatewayError) -> None:
+        """End with an error that is none of the response's. It has no number of its own, so that
+        who comes back after it misses nothing.
+        """
+        event = {
+            "type": "error",
+            "sequence_number": max(self.last_number, 0),
+            "code": error.code,
+            "message": error.message,
+            "param": error.param,
+        }
+        await self._write(encode(event))
+        await self.end()
 
     async def end(self) -> None:
         if not self.begun:

@@ -12,7 +12,7 @@ A job makes them (:mod:`gateway.responses.worker`), whatever becomes of the requ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,7 +29,7 @@ from gateway.responses.assignment import Assignment
 from gateway.responses.event_log import EventLog, replayed
 from gateway.responses.private import PrivateRequests
 from gateway.responses.repository import UNFINISHED, ResponseRepository
-from gateway.responses.run import shown_response
+from gateway.responses.run import UNDER_WAY, shown_response
 from gateway.responses.service import row_of, unknown
 from gateway.responses.stream import Sink
 from gateway.responses.tool_definitions import has_secrets
@@ -59,7 +59,7 @@ class BackgroundResponses:
         run.status = "queued"
         private = any(has_secrets(tool) for tool in run.request.tools or ())
         row = row_of(assignment)
-        row.request = {"body": _storable(body), "checkpoint": 1, "usage": [0, 0, 0, 0]}
+        row.request = {"body": _storable(body), "checkpoint": 1, "usage": run.usage_so_far()}
         row.private = private
         row.streamed = run.request.stream is True
         row.touched_at = run.created_at
@@ -67,7 +67,7 @@ class BackgroundResponses:
         payload = {"project": row.project, "id": run.id}
         shown = run.shown()
         if private:
-            self._private.hold(run.id, body)
+            self._private.hold(row.project, run.id, body)
         try:
             async with self._database.begin() as session:
                 responses = ResponseRepository(session)
@@ -78,12 +78,15 @@ class BackgroundResponses:
                         for number, kind in enumerate(("response.created", "response.queued"))
                     ]
                     await responses.add_events(run.id, 0, 1, EventLog.lines(preamble))
-                kind = self._private.kind if private else "run_response"
-                await self._queue.put(session, kind, payload)
+                if not private:
+                    await self._queue.put(session, "run_response", payload)
         except BaseException:
             self._private.forget(run.id)
             raise
-        self._queue.wake()
+        if private:
+            self._private.begin(run.id)
+        else:
+            self._queue.wake()
         return shown
 
     async def cancel(self, principal: Principal, response_id: str) -> dict[str, Any]:
@@ -147,21 +150,33 @@ class BackgroundResponses:
         self, principal: Principal, response_id: str, after: int
     ) -> AsyncIterator[dict[str, Any]]:
         while True:
-            async with self._database.read() as session:
-                responses = ResponseRepository(session)
-                row = await responses.find(principal.project, response_id)
-                runs = await responses.events(response_id, after, _RUNS) if row is not None else []
-            if row is None:
-                raise unknown(response_id)
-            for event in _decoded(runs) if row.streamed else replayed(row):
-                if event["sequence_number"] > after:
-                    after = event["sequence_number"]
-                    yield event
-            # Read before the events were, so that it is over only once all of them were seen.
-            if not runs and row.status not in UNFINISHED:
+            status, events = await self._read(principal, response_id, after)
+            for event in events:
+                after = event["sequence_number"]
+                yield event
+            if not events and status not in UNFINISHED:
                 return
-            if not runs:
+            if not events:
                 await asyncio.sleep(POLL_SECONDS)
+
+    async def _read(
+        self, principal: Principal, response_id: str, after: int
+    ) -> tuple[str, list[dict[str, Any]]]:
+        """The status, read before the events: where it is over there are all of them."""
+        project = principal.project
+        async with self._database.read() as session:
+            responses = ResponseRepository(session)
+            progress = await responses.progress(project, response_id)
+            if progress is None:
+                raise unknown(response_id)
+            status, _, streamed = progress
+            events: Iterable[dict[str, Any]] = ()
+            if streamed:
+                events = _decoded(await responses.events(response_id, after, _RUNS))
+            elif status not in UNFINISHED:
+                row = await responses.find(project, response_id)
+                events = replayed(row) if row is not None else ()
+        return status, [event for event in events if event["sequence_number"] > after]
 
 
 def _decoded(runs: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any]]:
@@ -189,9 +204,7 @@ def _storable(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cancelled(row: ResponseRow) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     output = [
-        {**item, "status": "incomplete"}
-        if item.get("status") in ("in_progress", "searching", "calling")
-        else item
+        {**item, "status": "incomplete"} if item.get("status") in UNDER_WAY else item
         for item in row.output
     ]
     return {**row.body, "status": "cancelled"}, output

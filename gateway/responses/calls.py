@@ -58,6 +58,16 @@ class ToolCall:
             self.binding is not None and self.binding.hosted and not self.binding.approval
         )
 
+    @classmethod
+    def again(cls, stream: ResponseStream, index: int, binding: Binding) -> ToolCall:
+        """The search at this place, which was interrupted."""
+        item = stream.run.output[index]
+        call = cls(stream, item["id"], binding.name, binding, None)
+        call.index = index
+        query = " ".join(item["queries"])
+        call._written.append(msgspec.json.encode({"query": query}).decode())
+        return call
+
     async def begin(self) -> None:
         if self.refused is not None or self.binding is None or self.binding.approval:
             return
@@ -129,6 +139,10 @@ class ToolCall:
             self.item["arguments"] = self.arguments
             fields = {"name": self.name} if isinstance(binding.tool, FunctionTool) else {}
             await self._stream.about(self.index, f"{kind}.done", arguments=self.arguments, **fields)
+        if isinstance(binding.tool, FileSearchTool):
+            # Where it is interrupted, it is made again by this.
+            query = (self.parsed() or {}).get("query")
+            self.item["queries"] = [query] if isinstance(query, str) else []
         if isinstance(binding.tool, FunctionTool):
             self.item["status"] = status
             await self._stream.done(self.index)

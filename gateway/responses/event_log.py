@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -17,13 +16,15 @@ from gateway.errors import GatewayError
 from gateway.responses.repository import ResponseRepository
 from gateway.responses.run import Run, shown_response
 
-__all__ = ["EventLog", "Remember", "replayed"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["EventLog", "Remember", "TakenAway", "replayed"]
 
 FLUSH_SECONDS = 0.2
 
 Remember = Callable[[AsyncSession, Run], Awaitable[None]]
+
+
+class TakenAway(Exception):
+    """The response was cancelled or deleted, or is another worker's now."""
 
 
 class EventLog:
@@ -42,6 +43,8 @@ class EventLog:
         self._held: list[dict[str, Any]] = []
         # Readers go by numbers: a later run may not be there before an earlier one.
         self._writing = asyncio.Lock()
+        self._in_doubt = False
+        """Whether what is held may have been written: the answer to the commit was lost."""
 
     async def __call__(self, event: dict[str, Any]) -> None:
         if self._row.streamed:
@@ -50,14 +53,6 @@ class EventLog:
     @staticmethod
     def lines(events: Sequence[dict[str, Any]]) -> str:
         return "\n".join(msgspec.json.encode(event).decode() for event in events)
-
-    async def resume(self, checkpoint: int) -> int:
-        """Forget what an earlier attempt said after its last checkpoint; the next number, which
-        nobody has seen yet.
-        """
-        async with self._database.begin() as session:
-            last = await ResponseRepository(session).drop_events(self._row.id, checkpoint)
-        return max(last, checkpoint) + 1
 
     @asynccontextmanager
     async def flushing(self) -> AsyncIterator[None]:
@@ -71,49 +66,54 @@ class EventLog:
                 await task
 
     async def save(self, run: Run, last: int) -> None:
-        """A checkpoint: another worker could go on from here. Raises ``UpstreamUnavailable``."""
+        """A checkpoint: another worker could go on from here.
+
+        Raises ``UpstreamUnavailable``, and ``TakenAway`` where nothing counts any more.
+        """
         request = {**(self._row.request or {}), "checkpoint": last, "usage": run.usage_so_far()}
-        async with self._writing, self._database.begin() as session:
-            await self._write(session, output=run.output, request=request)
+        if not await self._write(output=run.output, request=request):
+            raise TakenAway
 
     async def finish(self, run: Run, remember: Remember) -> None:
         """The response is over: with its last event, readable from now on."""
-        async with self._writing, self._database.begin() as session:
-            if await self._write(
-                session,
-                status=run.status,
-                body=run.body(),
-                output=run.output,
-                request=None,
-            ):
-                await remember(session, run)
+        await self._write(
+            lambda session: remember(session, run),
+            status=run.status,
+            body=run.body(),
+            output=run.output,
+            request=None,
+        )
 
     async def _flush_on(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             if not self._held:
                 continue
-            try:
-                async with self._writing, self._database.begin() as session:
-                    await self._write(session)
-            except GatewayError as error:
-                logger.warning("Can't write down events of a response: %s", error.message)
+            # While the database is away, which it tells of itself, they are held.
+            with suppress(GatewayError):
+                await self._write()
 
-    async def _write(self, session: AsyncSession, **values: Any) -> bool:
-        responses = ResponseRepository(session)
-        row, held = self._row, self._held
-        if held:
-            # Before the row, whose end they tell of; both or none.
-            self._held = []
-        try:
-            if not await responses.save(row.project, row.id, row.attempt, **values):
-                return False
-            if held:
-                first, last = held[0]["sequence_number"], held[-1]["sequence_number"]
-                await responses.add_events(row.id, first, last, self.lines(held))
-        except BaseException:
-            self._held = [*held, *self._held]
-            raise
+    async def _write(
+        self, then: Callable[[AsyncSession], Awaitable[None]] | None = None, **values: Any
+    ) -> bool:
+        """The row and what is held, both or none; False where it isn't this worker's turn."""
+        row = self._row
+        async with self._writing:
+            held = list(self._held)
+            in_doubt, self._in_doubt = self._in_doubt, bool(held)
+            async with self._database.begin() as session:
+                responses = ResponseRepository(session)
+                if not await responses.save(row.project, row.id, row.attempt, **values):
+                    return False
+                if held:
+                    first, last = held[0]["sequence_number"], held[-1]["sequence_number"]
+                    if in_doubt:
+                        await responses.drop_events(row.id, first - 1)
+                    await responses.add_events(row.id, first, last, self.lines(held))
+                if then is not None:
+                    await then(session)
+            del self._held[: len(held)]
+            self._in_doubt = False
         return True
 
 

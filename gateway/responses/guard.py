@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.identity.principal import Principal
 from gateway.observability.activity import Activity
@@ -11,25 +11,9 @@ from gateway.responses.inputs import InputReader
 from gateway.responses.messages import chat_messages
 from gateway.responses.stream import ResponseStream
 from gateway.responses.writers import Check, MessageWriter
+from gateway.shields.service import ShieldService
 
-__all__ = ["Guard", "Shields"]
-
-
-class Violation(Protocol):
-    @property
-    def user_message(self) -> str | None: ...
-
-
-class Shields(Protocol):
-    """What is needed of :class:`gateway.shields.service.ShieldService`."""
-
-    async def violation(
-        self,
-        principal: Principal,
-        activity: Activity,
-        shield_ids: Sequence[str],
-        messages: Sequence[Mapping[str, Any]],
-    ) -> Violation | None: ...
+__all__ = ["Guard"]
 
 
 REFUSAL = "I can't help with that."
@@ -38,7 +22,9 @@ REFUSAL = "I can't help with that."
 class Guard:
     """The shields of one response. A shield that can't be asked fails the response."""
 
-    def __init__(self, shields: Shields, principal: Principal, shield_ids: Sequence[str]) -> None:
+    def __init__(
+        self, shields: ShieldService, principal: Principal, shield_ids: Sequence[str]
+    ) -> None:
         self._shields = shields
         self._principal = principal
         self._ids = shield_ids

@@ -45,7 +45,7 @@ class InputReader:
         self,
         principal: Principal,
         files: FileService,
-        fetcher: WebFetcher | None,
+        fetcher: WebFetcher,
         converter: DocumentConverter,
         workspace: Workspace,
     ) -> None:
@@ -182,8 +182,6 @@ class InputReader:
         return b"".join(blocks), content.filename
 
     async def _fetched(self, url: str, most: int, param: str) -> tuple[bytes, str]:
-        if self._fetcher is None:
-            raise InvalidRequest("URLs are not fetched here.", param=param, code="invalid_value")
         page = await self._fetcher.fetch(url, max_bytes=most, param=param)
         return page.data, page.filename
 
@@ -191,7 +189,7 @@ class InputReader:
 def _attachments(
     items: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> dict[tuple[str, ...], tuple[Mapping[str, Any], str]]:
-    """Each image and file once, with where it is first."""
+    """The images and files of these items, each once, with where it first stands."""
     wanted: dict[tuple[str, ...], tuple[Mapping[str, Any], str]] = {}
     for place, item in items:
         field, parts = _parts_of(item)

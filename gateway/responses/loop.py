@@ -31,6 +31,7 @@ from gateway.responses.context import known_tools
 from gateway.responses.guard import Guard
 from gateway.responses.inputs import InputReader
 from gateway.responses.messages import chat_messages, led
+from gateway.responses.run import UNDER_WAY
 from gateway.responses.stream import ResponseStream
 from gateway.responses.tool_definitions import FileSearchTool, McpTool
 from gateway.responses.toolbox import Toolbox
@@ -46,6 +47,8 @@ Checkpoint = Callable[[], Awaitable[None]]
 """Writes down what has come so far, so that another process could go on from here."""
 
 _MOST_SHORTENINGS = 16
+_HOSTED = ("file_search_call", "web_search_call", "mcp_call")
+_CALLERS_TURN = ("function_call", "mcp_approval_request")
 _INTERRUPTED = "The call was interrupted; whether it had an effect is not known."
 
 
@@ -146,33 +149,50 @@ class Loop:
             self._run.complete()
             return
         tools = self._run.request.tools or ()
-        made = self._resumed()
-        known = known_tools([*assignment.context.history, *made])
+        known = known_tools([*assignment.context.history, *self._run.output])
         served = await self._tools.mcp.tools(step, stream, known)
         self._toolbox = Toolbox(tools, served, approval_is_usual=self._approval_is_usual)
-        self._messages = self._begin([*items, *made])
-        if not made:
-            await self._run_approved(step)
+        await self._end_interrupted(step)
+        made = list(self._run.output)
+        self._messages = self._begin(items)
+        await self._run_approved(step)
+        self._messages += self._as_messages(made)
+        if any(item["type"] in _CALLERS_TURN for item in made):
+            self._run.complete()  # an earlier attempt came so far
+            return
         await self._take_turns(step)
 
-    def _resumed(self) -> list[dict[str, Any]]:
-        """What an earlier attempt has made. A call that was in work then may have had its effect,
-        so that it isn't made again.
+    async def _end_interrupted(self, step: Activity) -> None:
+        """End what an earlier attempt was at. A search is made again; any other call may have had
+        its effect, so that it isn't.
         """
-        for item in self._run.output:
-            if item.get("status") in ("in_progress", "searching", "calling"):
+        run, stream = self._run, self._stream
+        searches = [one for one in self._toolbox if isinstance(one.tool, FileSearchTool)]
+        for index, item in enumerate(run.output):
+            kind = item["type"]
+            self._calls_left -= kind in _HOSTED
+            if item.get("status") not in UNDER_WAY:
+                if kind == "file_search_call":
+                    self._tools.files.remember(index, item)
+            elif kind == "file_search_call" and item["queries"] and len(searches) == 1:
+                self._calls_left += 1
+                await self._run_call(step, ToolCall.again(stream, index, searches[0]))
+            else:
                 item["status"] = "failed"
-                if item["type"] == "mcp_call":
+                if kind == "mcp_call":
                     item["error"] = {
                         "type": "mcp_protocol_error",
                         "code": -32000,
                         "message": _INTERRUPTED,
                     }
-        return list(self._run.output)
+                    await stream.about(index, "response.mcp_call.failed")
+                await stream.done(index)
+
+    def _as_messages(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        return chat_messages(items, self._inputs.content, self._name_of, room=self._room)
 
     def _begin(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        messages = chat_messages(items, self._inputs.content, self._name_of, room=self._room)
-        return led(messages, self._assignment.system)
+        return led(self._as_messages(items), self._assignment.system)
 
     def _name_of(self, label: str, tool: str) -> str:
         binding = self._toolbox.of_server(label, tool)
@@ -182,7 +202,7 @@ class Loop:
 
     async def _take_turns(self, step: Activity) -> None:
         run = self._run
-        for number in range(self._turns):
+        for number in range(run.turns, self._turns):
             tokens_left = self._tokens_left()
             if tokens_left is not None and tokens_left <= 0:
                 run.cut("max_output_tokens")
@@ -299,8 +319,14 @@ class Loop:
         return told
 
     async def _run_approved(self, step: Activity) -> None:
-        """Make the calls that the caller has approved, and tell the model of those that not."""
+        """Make the calls that the caller has approved, and tell the model of those that not.
+
+        What an earlier attempt has called isn't called again.
+        """
+        called = {item.get("approval_request_id") for item in self._run.output}
         for request, answer in self._assignment.approvals:
+            if request["id"] in called:
+                continue
             label, name = request["server_label"], request["name"]
             binding = self._toolbox.of_server(label, name)
             call_id = answer["id"]

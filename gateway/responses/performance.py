@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from gateway.errors import InvalidRequest
 from gateway.files.service import FileService
 from gateway.identity.principal import Principal
 from gateway.ingestion.workspace import Workspace
@@ -14,16 +13,18 @@ from gateway.profile import Profile
 from gateway.relay.client import ModelClient
 from gateway.responses.assignment import Assignment
 from gateway.responses.citations import Sources
-from gateway.responses.guard import Guard, Shields
+from gateway.responses.guard import Guard
 from gateway.responses.inputs import InputReader
 from gateway.responses.loop import Loop, Tools
 from gateway.responses.stream import ResponseStream
 from gateway.responses.tool_definitions import FileSearchTool, McpTool
 from gateway.responses.tools.file_search import FileSearch
-from gateway.responses.tools.mcp import McpServers, ToolServers
+from gateway.responses.tools.mcp import McpServers
 from gateway.responses.tools.web_search import WebSearches
 from gateway.routing.catalog import Catalog
 from gateway.settings import ResponseSettings
+from gateway.shields.service import ShieldService
+from gateway.tools.service import ToolService
 from gateway.vector_stores.search import SearchService
 
 __all__ = ["Performer"]
@@ -52,10 +53,10 @@ class Performer:
         files: FileService,
         converter: DocumentConverter,
         workspace: Workspace,
-        fetcher: WebFetcher | None,
+        fetcher: WebFetcher,
         web: WebSearch | None,
-        servers: ToolServers | None,
-        shields: Shields | None,
+        servers: ToolService,
+        shields: ShieldService,
         profile: Profile,
         settings: ResponseSettings,
     ) -> None:
@@ -91,7 +92,7 @@ class Performer:
         room = self._room(request.model)
         sources = Sources()
         mcp = [tool for tool in request.tools or () if isinstance(tool, McpTool)]
-        async with self._mcp(mcp) as servers:
+        async with McpServers(self._servers, mcp) as servers:
             loop = Loop(
                 assignment,
                 stream,
@@ -115,14 +116,9 @@ class Performer:
         """What reads images and files for this caller."""
         return InputReader(principal, self._files, self._fetcher, self._converter, self._workspace)
 
-    def _mcp(self, tools: list[McpTool]) -> McpServers:
-        if self._servers is None and tools:
-            raise InvalidRequest("MCP servers are not available here.", param="tools")
-        return McpServers(self._servers, tools)
-
     def _guard(self, assignment: Assignment) -> Guard | None:
         shields = assignment.run.request.shields
-        if not shields or self._shields is None:
+        if not shields:
             return None
         return Guard(self._shields, assignment.principal, shields)
 

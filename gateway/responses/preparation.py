@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
 from gateway.database.identifiers import new_id
-from gateway.errors import GatewayError, InvalidRequest
+from gateway.errors import InvalidRequest
 from gateway.http.validation import explain
 from gateway.identity.principal import Principal
-from gateway.items.including import check_include
+from gateway.items.including import includes
+from gateway.prompts.schemas import RenderedPrompt
+from gateway.prompts.service import PromptService
 from gateway.responses.assignment import Assignment
 from gateway.responses.context import Context, ContextReader, approvals
 from gateway.responses.messages import check_calls
@@ -20,33 +22,13 @@ from gateway.responses.schemas import CreateResponse, PromptReference, forwarded
 from gateway.responses.sealed import unseal
 from gateway.responses.tool_choice import parse_tool_choice
 from gateway.responses.tool_definitions import FileSearchTool, McpTool
-from gateway.responses.tools.mcp import ToolServers
 from gateway.routing.catalog import Catalog
+from gateway.tools.service import ToolService
 from gateway.vector_stores.properties import check_metadata
 
-__all__ = ["Preparation", "Prompts", "decode"]
+__all__ = ["Preparation", "decode"]
 
 MAX_TOOLS = 128
-
-
-class RenderedPrompt(Protocol):
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def parts(self) -> Sequence[Mapping[str, Any]]: ...
-
-
-class Prompts(Protocol):
-    """What is needed of :class:`gateway.prompts.service.PromptService`."""
-
-    async def render(
-        self,
-        principal: Principal,
-        prompt_id: str,
-        version: str | None,
-        variables: Mapping[str, Any],
-    ) -> RenderedPrompt: ...
 
 
 def decode(body: Mapping[str, Any]) -> CreateResponse:
@@ -62,18 +44,16 @@ class Preparation:
         self,
         catalog: Catalog,
         contexts: ContextReader,
-        prompts: Prompts | None,
-        servers: ToolServers | None,
+        prompts: PromptService,
+        servers: ToolService,
         *,
         searches_web: bool,
-        has_shields: bool,
     ) -> None:
         self._catalog = catalog
         self._contexts = contexts
         self._prompts = prompts
         self._servers = servers
         self._searches_web = searches_web
-        self._has_shields = has_shields
 
     async def prepare(
         self,
@@ -127,15 +107,13 @@ class Preparation:
     def _check(self, request: CreateResponse) -> None:
         self._catalog.find(request.model, ("chat",))
         check_metadata(request.metadata)
-        check_include(request.include)
+        includes(request.include or ())
         if request.background and not request.stored:
             raise InvalidRequest(
                 "Background responses are stored: 'background' needs 'store' to be true.",
                 param="background",
                 code="invalid_value",
             )
-        if request.shields and not self._has_shields:
-            raise InvalidRequest("Guardrails are not available here.", param="guardrails")
         tools = request.tools or ()
         if len(tools) > MAX_TOOLS:
             raise InvalidRequest(
@@ -164,8 +142,6 @@ class Preparation:
 
     def _check_server(self, tool: McpTool, param: str, labels: set[str]) -> None:
         _once(tool.server_label, labels, f"{param}.server_label")
-        if self._servers is None:
-            raise InvalidRequest("MCP servers are not available here.", param=param)
         self._servers.address(
             server_label=tool.server_label,
             server_url=tool.server_url,
@@ -180,8 +156,6 @@ class Preparation:
     ) -> RenderedPrompt | None:
         if given is None:
             return None
-        if self._prompts is None:
-            raise GatewayError("There are no prompts here.")
         version = None if given.version is None else str(given.version)
         return await self._prompts.render(principal, given.id, version, given.variables or {})
 

@@ -98,7 +98,10 @@ class ResponseRepository:
     # What the worker writes counts only while it is its turn.
 
     async def claim(self, project: str, response_id: str) -> ResponseRow | None:
-        """Take up an unfinished response; the row as it is now, ``None`` where there is none."""
+        """Take up an unfinished response; the row as it is now, ``None`` where there is none.
+
+        ``request["last"]`` is the last number that any of its events has had.
+        """
         done = await self._session.execute(
             update(ResponseRow)
             .where(
@@ -110,7 +113,18 @@ class ResponseRepository:
             .returning(ResponseRow.id),
             execution_options={"synchronize_session": False},
         )
-        return await self.find(project, response_id) if done.first() is not None else None
+        if done.first() is None:
+            return None
+        row = await self.find(project, response_id)
+        if row is not None and row.request is not None:
+            # What an earlier attempt said after its checkpoint is forgotten, but not its numbers:
+            # who has read them goes on behind them.
+            checkpoint = row.request["checkpoint"]
+            last = await self.drop_events(response_id, checkpoint)
+            last = max(last, checkpoint, row.request.get("last", 0))
+            row.request = {**row.request, "last": last}
+            row.body = {**row.body, "status": row.status}
+        return row
 
     async def save(self, project: str, response_id: str, attempt: int, **values: Any) -> bool:
         """Write this down; False where the response is over, gone, or another worker's."""
@@ -161,28 +175,31 @@ class ResponseRepository:
             execution_options={"synchronize_session": False},
         )
 
-    async def status(self, project: str, response_id: str) -> tuple[str, int] | None:
-        """Status and attempt, without reading the rest."""
+    async def progress(self, project: str, response_id: str) -> tuple[str, int, bool] | None:
+        """Status, attempt, and whether events are kept, without reading the rest."""
+        row = ResponseRow
         found = await self._session.execute(
-            select(ResponseRow.status, ResponseRow.attempt).where(
-                ResponseRow.project == project, ResponseRow.id == response_id
+            select(row.status, row.attempt, row.streamed).where(
+                row.project == project, row.id == response_id
             )
         )
-        row = found.first()
-        return None if row is None else (row[0], row[1])
+        one = found.first()
+        return None if one is None else (one[0], one[1], one[2])
 
-    async def forgotten(self, older_than_seconds: int, limit: int) -> list[ResponseRow]:
-        """Unfinished ones that nobody has touched for so long, of all projects."""
+    async def forgotten(self, older_than_seconds: int, limit: int) -> list[tuple[str, str]]:
+        """Unfinished private ones that no process has touched for so long: project and id."""
+        row = ResponseRow
         found = await self._session.execute(
-            select(ResponseRow)
+            select(row.project, row.id)
             .where(
-                ResponseRow.status.in_(UNFINISHED),
-                ResponseRow.touched_at <= now() - older_than_seconds,
+                row.status.in_(UNFINISHED),
+                row.private.is_(True),
+                row.touched_at <= now() - older_than_seconds,
             )
-            .order_by(ResponseRow.touched_at)
+            .order_by(row.touched_at)
             .limit(limit)
         )
-        return list(found.scalars())
+        return [(project, response_id) for project, response_id in found]
 
     # Events.
 

@@ -116,7 +116,7 @@ def response_routes(  # noqa: C901  (one function that holds the handlers)
         ] = None,
     ) -> Response[dict[str, Any]]:
         if stream:
-            after = -1 if starting_after is None else min(starting_after, MOST_EVENTS)
+            after = -1 if starting_after is None else min(max(starting_after, -1), MOST_EVENTS)
             await background.check_stream(principal, response_id)
             follow = background.follower(principal, response_id, after=after)
             return AnsweredBy(StreamedResponse(follow, heartbeat=heartbeat, hold=False))

@@ -7,13 +7,16 @@ from typing import Any
 import msgspec
 
 from gateway.database.identifiers import now
-from gateway.errors import GatewayError, InvalidRequest, RateLimited
+from gateway.errors import GatewayError, InvalidRequest, NotFound, RateLimited
 from gateway.items.including import shown
 from gateway.observability.call import Usage
 from gateway.responses.schemas import CreateResponse, JsonSchemaFormat
 from gateway.responses.tool_definitions import shown_tool
 
-__all__ = ["Run", "leave", "shown_response"]
+__all__ = ["UNDER_WAY", "Run", "leave", "shown_response"]
+
+UNDER_WAY = ("in_progress", "searching", "calling")
+"""What the status of an item is that isn't done yet."""
 
 
 class Run:
@@ -38,12 +41,12 @@ class Run:
         self.cached_tokens = 0
         self.output_tokens = 0
         self.reasoning_tokens = 0
-        self.asked = False
-        """Whether a model was asked, so that there is a usage."""
+        self.turns = 0
+        """How often a model was asked; there is a usage where it was."""
 
     def count(self, usage: Usage | None) -> None:
         """Add what one turn took."""
-        self.asked = True
+        self.turns += 1
         if usage is None:
             return
         self.input_tokens += usage.input or 0
@@ -55,11 +58,24 @@ class Run:
 
     def usage_so_far(self) -> list[int]:
         """For :meth:`resume`."""
-        return [self.input_tokens, self.cached_tokens, self.output_tokens, self.reasoning_tokens]
+        return [
+            self.turns,
+            self.input_tokens,
+            self.cached_tokens,
+            self.output_tokens,
+            self.reasoning_tokens,
+        ]
 
-    def resume(self, usage: list[int]) -> None:
-        """Go on from what an earlier attempt has taken."""
-        self.input_tokens, self.cached_tokens, self.output_tokens, self.reasoning_tokens = usage
+    def resume(self, output: list[dict[str, Any]], usage: list[int]) -> None:
+        """Go on from what an earlier attempt has made and taken."""
+        self.output = list(output)
+        (
+            self.turns,
+            self.input_tokens,
+            self.cached_tokens,
+            self.output_tokens,
+            self.reasoning_tokens,
+        ) = usage
 
     def complete(self) -> None:
         self.status, self.completed_at = "completed", now()
@@ -126,7 +142,7 @@ class Run:
             "top_logprobs": request.top_logprobs or 0,
             "top_p": 1.0 if request.top_p is None else request.top_p,
             "truncation": request.truncation or "disabled",
-            "usage": self.usage() if self.asked and self.over else None,
+            "usage": self.usage() if self.turns and self.over else None,
             "user": request.user,
         }
 
@@ -153,7 +169,7 @@ class Run:
 
 def leave(item: dict[str, Any]) -> None:
     """Nobody goes on with this item; OpenAI has no incomplete searches of the web."""
-    if item.get("status") in ("in_progress", "searching", "calling"):
+    if item.get("status") in UNDER_WAY:
         item["status"] = "failed" if item["type"] == "web_search_call" else "incomplete"
 
 
@@ -179,4 +195,5 @@ def _code(error: GatewayError) -> str:
     """One of the codes that OpenAI has for failed responses."""
     if isinstance(error, RateLimited):
         return "rate_limit_exceeded"
-    return "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
+    asked_wrongly = isinstance(error, InvalidRequest | NotFound)
+    return "invalid_prompt" if asked_wrongly else "server_error"

@@ -14,7 +14,7 @@ from gateway.database.tables import ResponseRow
 from gateway.errors import GatewayError, NotFound, ShuttingDown
 from gateway.http.pages import page_request
 from gateway.identity.principal import Principal
-from gateway.items.including import check_include, shown
+from gateway.items.including import includes, shown
 from gateway.observability.activity import Activity
 from gateway.profile import Profile
 from gateway.responses.assignment import Assignment
@@ -104,7 +104,7 @@ class ResponseService:
         self, principal: Principal, response_id: str, include: Sequence[str] | None = None
     ) -> dict[str, Any]:
         """Raises ``NotFound``, as the others do."""
-        chosen = check_include(include)
+        chosen = includes(include or ())
         row = await self.find(principal, response_id)
         return shown_response(row.body, row.output, chosen)
 
@@ -149,7 +149,7 @@ class ResponseService:
         include: Sequence[str] | None,
     ) -> InputItems:
         """What the response was made of: the items of earlier responses, and its own input."""
-        chosen = check_include(include)
+        chosen = includes(include or ())
         page = page_request(limit=limit, order=order, after=after, before=before)
         row = await self.find(principal, response_id)
         items = list(row.input)

@@ -22,6 +22,20 @@ __all__ = ["Binding", "Toolbox", "is_allowed", "needs_approval"]
 
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_NAME = 64
+_PLAIN_WORDS = frozenset(
+    {
+        "$schema",
+        "additionalProperties",
+        "default",
+        "description",
+        "enum",
+        "items",
+        "properties",
+        "required",
+        "title",
+        "type",
+    }
+)
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -68,10 +82,7 @@ class Toolbox:
                     self._add(
                         one.name,
                         tool,
-                        {
-                            "description": one.description or "",
-                            "parameters": one.input_schema or _NO_PARAMETERS,
-                        },
+                        _of_served(one),
                         served=one.name,
                         approval=needs_approval(tool, one, usually=approval_is_usual),
                     )
@@ -173,13 +184,38 @@ def _of_function(tool: FunctionTool) -> dict[str, Any]:
     return function
 
 
+def _of_served(tool: ServedTool) -> dict[str, Any]:
+    """A server's tool as a function; the model is held to the schema where it is a plain one.
+
+    Small models write arguments that fit only when they are made to.
+    """
+    schema = tool.input_schema or _NO_PARAMETERS
+    function: dict[str, Any] = {"description": tool.description or "", "parameters": schema}
+    if _is_plain(schema):
+        function["strict"] = True
+    return function
+
+
+def _is_plain(schema: Any) -> bool:
+    """Whether every vLLM's grammar knows all that this schema says."""
+    if not isinstance(schema, dict) or not _PLAIN_WORDS.issuperset(schema):
+        return False
+    inner = [*schema.get("properties", {}).values()]
+    inner += [schema["items"]] if "items" in schema else []
+    return all(_is_plain(one) for one in inner)
+
+
 def _searching(what: str) -> dict[str, Any]:
     return {
         "description": what,
         "parameters": {
             "type": "object",
             "properties": {
-                "query": {"type": "string", "description": "What to look for, in a few words."}
+                "query": {
+                    "type": "string",
+                    "description": "What to look for, in a few words.",
+                    "maxLength": 200,
+                }
             },
             "required": ["query"],
             "additionalProperties": False,

@@ -17,17 +17,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.conversations.repository import ConversationRepository
 from gateway.database.engine import Database
 from gateway.database.tables import ResponseRow
-from gateway.errors import GatewayError, RateLimited, UpstreamUnavailable
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    RateLimited,
+    UpstreamUnavailable,
+)
 from gateway.identity.principal import Principal
 from gateway.observability.activity import Activity
 from gateway.observability.telemetry import Telemetry
 from gateway.ports import Handler, Job, JobQueue, TryAgain
-from gateway.responses.event_log import EventLog, Remember
+from gateway.responses.event_log import EventLog, Remember, TakenAway
 from gateway.responses.performance import Performer
 from gateway.responses.preparation import Preparation, decode
 from gateway.responses.private import PrivateRequests
 from gateway.responses.repository import ResponseRepository
 from gateway.responses.run import Run
+from gateway.responses.schemas import CreateResponse
 from gateway.responses.stream import ResponseStream
 
 __all__ = ["ResponseWorker"]
@@ -35,6 +42,7 @@ __all__ = ["ResponseWorker"]
 logger = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 5
+"""As the queue counts them: a worker that ends in order doesn't count."""
 WATCH_SECONDS = 1.0
 FORGOTTEN_SECONDS = 120
 _FORGOTTEN_AT_ONCE = 100
@@ -43,10 +51,6 @@ _LOST_SECRETS = (
     "The process that worked on this response has ended, and with it the credentials for its MCP "
     "servers, which are never stored. Create the response again."
 )
-
-
-class _TakenAway(Exception):
-    """The response was cancelled or deleted, or is another worker's now."""
 
 
 class ResponseWorker:
@@ -80,17 +84,18 @@ class ResponseWorker:
         with Activity.of_job(
             self._telemetry, "run_response", caused_by=row.traceparent
         ) as activity:
-            await self._make(Principal(project=project), row, activity)
+            await self._make(Principal(project=project), row, job.attempt, activity)
         self._private.forget(response_id)
 
-    async def _make(self, principal: Principal, row: ResponseRow, activity: Activity) -> None:
-        log = EventLog(self._database, row)
+    async def _make(
+        self, principal: Principal, row: ResponseRow, attempt: int, activity: Activity
+    ) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 watcher = group.create_task(self._watch(row))
-                await self._perform(principal, row, log, activity)
+                await self._perform(principal, row, attempt, activity)
                 watcher.cancel()
-        except* _TakenAway:
+        except* TakenAway:
             logger.info("Response %s was taken away while it was made", row.id)
         except* TryAgain as again:
             raise again.exceptions[0] from None
@@ -98,21 +103,21 @@ class ResponseWorker:
             raise failed.exceptions[0] from None
 
     async def _perform(
-        self, principal: Principal, row: ResponseRow, log: EventLog, activity: Activity
+        self, principal: Principal, row: ResponseRow, attempt: int, activity: Activity
     ) -> None:
         assert row.request is not None  # unfinished
+        log = EventLog(self._database, row)
         body = {**row.request["body"], "input": row.input or None}
-        run = Run(row.id, decode(body), created_at=row.body["created_at"])
-        stream = ResponseStream(run, log)
+        run = Run(row.id, _decoded(row, body), created_at=row.body["created_at"])
+        run.resume(row.output, row.request["usage"])
+        stream = ResponseStream(run, log, first=row.request["last"] + 1)
         try:
-            body = self._whole(row, body)
+            body = self._whole(row, attempt, body)
             assignment = await self._preparation.prepare(
                 principal, body, response_id=row.id, created_at=row.body["created_at"]
             )
             run = stream.run = assignment.run
-            run.output = list(row.output)
-            run.resume(row.request["usage"])
-            stream.next_number = await log.resume(row.request["checkpoint"])
+            run.resume(row.output, row.request["usage"])
 
             async def checkpoint() -> None:
                 await log.save(run, stream.next_number - 1)
@@ -123,24 +128,24 @@ class ResponseWorker:
         except GatewayError as error:
             if error.code == _DATABASE_AWAY:
                 raise  # another attempt goes on when it is back
-            waits = isinstance(error, UpstreamUnavailable | RateLimited)
-            if waits and row.attempt < MOST_ATTEMPTS:
-                raise TryAgain(2.0**row.attempt, error.message) from None
+            if _passes(error) and attempt < MOST_ATTEMPTS:
+                raise TryAgain(2.0**attempt, error.message) from None
             run.fail(error)
         await stream.respond(run.event)
         await log.finish(run, self._after(principal, row))
 
-    def _whole(self, row: ResponseRow, body: dict[str, Any]) -> dict[str, Any]:
+    def _whole(self, row: ResponseRow, attempt: int, body: dict[str, Any]) -> dict[str, Any]:
         """The request with its secrets. Raises where it can't be done any more."""
-        if row.attempt > MOST_ATTEMPTS:
+        if attempt > MOST_ATTEMPTS:
             raise GatewayError(
-                f"The response could not be made: its worker ended {row.attempt - 1} times."
+                f"The response could not be made: {MOST_ATTEMPTS} attempts ended before it was "
+                "done."
             )
         if not row.private:
             return body
         held = self._private.get(row.id)
         if held is None:
-            raise GatewayError(_LOST_SECRETS, code="credentials_lost")
+            raise GatewayError(_LOST_SECRETS)
         return {**held, "input": body["input"]}
 
     def _after(self, principal: Principal, row: ResponseRow) -> Remember:
@@ -158,25 +163,46 @@ class ResponseWorker:
         """Raises once the response isn't this worker's to make any more."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            async with self._database.read() as session:
-                found = await ResponseRepository(session).status(row.project, row.id)
-            if found != ("in_progress", row.attempt):
-                raise _TakenAway
+            try:
+                async with self._database.read() as session:
+                    found = await ResponseRepository(session).progress(row.project, row.id)
+            except GatewayError:
+                continue  # the database is away: what is to be written decides
+            if found is None or found[:2] != ("in_progress", row.attempt):
+                raise TakenAway
 
     async def find_forgotten(self) -> int:
-        """Put jobs anew whose response nobody touches, and fail what nobody can make; how many.
+        """Have the private responses fail whose process is gone; how many. For the reaper.
 
-        For the reaper.
+        All others have a job, which no death of a worker ends.
         """
         async with self._database.begin() as session:
             responses = ResponseRepository(session)
-            rows = await responses.forgotten(FORGOTTEN_SECONDS, _FORGOTTEN_AT_ONCE)
-            await responses.touch([row.id for row in rows])
-            for row in rows:
-                # A private one fails in any process but its own, which is gone: it would touch it.
-                payload = {"project": row.project, "id": row.id}
+            found = await responses.forgotten(FORGOTTEN_SECONDS, _FORGOTTEN_AT_ONCE)
+            await responses.touch([response_id for _, response_id in found])
+            for project, response_id in found:
+                # It fails in any process but its own, which is gone: it would touch the row.
+                payload = {"project": project, "id": response_id}
                 await self._queue.put(session, "run_response", payload)
-        if rows:
-            logger.warning("Responses that nobody made: %d", len(rows))
+        if found:
+            logger.warning("Responses whose process is gone: %d", len(found))
             self._queue.wake()
-        return 0
+        return len(found)
+
+
+def _decoded(row: ResponseRow, body: dict[str, Any]) -> CreateResponse:
+    """The request; of one that this version can't read any more, what names it."""
+    try:
+        return decode(body)
+    except InvalidRequest:
+        return CreateResponse(model=row.model, background=True)
+
+
+def _passes(error: GatewayError) -> bool:
+    """Whether another attempt may go better: a model server that is away, full or was killed."""
+    return (
+        error.nothing_sent
+        or error.code == "upstream_disconnected"
+        # A gateway that has just begun may not have found its models yet.
+        or isinstance(error, UpstreamUnavailable | RateLimited | ModelNotFound)
+    )

@@ -67,10 +67,13 @@ class Catalog:
     def __init__(self, models: Iterable[Model] = ()) -> None:
         self._models: dict[str, Model] = {}
         self._names: dict[str, Model] = {}
+        self.complete = True
+        """Whether every server whose models are found by asking has answered once."""
         self.replace(models)
 
-    def replace(self, models: Iterable[Model]) -> None:
+    def replace(self, models: Iterable[Model], *, complete: bool = True) -> None:
         """From now on, these. Where a name is given twice, the first one has it."""
+        self.complete = complete
         by_id = {model.id: model for model in reversed(list(models))}
         self._models = dict(reversed(by_id.items()))
         aliases = {alias: model for model in by_id.values() for alias in model.aliases}

@@ -15,7 +15,8 @@ from msgspec import Struct, field
 from gateway.errors import GatewayError
 from gateway.ports import ModelServer, ServedModel, ServerKind
 from gateway.routing.catalog import Backend, Catalog, Model
-from gateway.settings import BackendSettings, ModelSettings, Settings, backend_of
+from gateway.routing.guard_names import guard_form
+from gateway.settings import BackendSettings, ModelKind, ModelSettings, Settings, backend_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -173,7 +174,8 @@ class Discovery:
                         found.setdefault(served.name, []).append((state, served))
         models += [self._found(name, places) for name, places in found.items()]
         self._known = {model.id: model for model in models}
-        self._catalog.replace(models)
+        asked = [state for state in self._servers.values() if state.discovered]
+        self._catalog.replace(models, complete=all(state.kind is not None for state in asked))
 
     def _configured(self, model: ModelSettings) -> Model:
         backends, providers = [], []
@@ -190,7 +192,7 @@ class Discovery:
                     priority=settings.priority,
                 )
             )
-            kind = kind or state.kind
+            kind = kind or _kind(state, model.id, name)
             dimension = dimension or state.dimensions.get(name)
             context_length = context_length or _context_length(state, name)
         return self._model(
@@ -211,7 +213,7 @@ class Discovery:
             Model(
                 id=name,
                 backends=[Backend(server=state.server, model=name) for state, _ in places],
-                kind=first.kind,
+                kind=_kind(first, name),
                 providers=[state.provider_id for state, _ in places],
                 dimension=first.dimensions.get(name),
                 context_length=served.context_length,
@@ -237,6 +239,13 @@ def _identity(backend: BackendSettings) -> BackendSettings:
         forward_headers=backend.forward_headers,
         timeouts=backend.timeouts,
     )
+
+
+def _kind(state: ServerState, *names: str) -> ModelKind | None:
+    """What a model with these names is for: a server that chats may run a guard."""
+    if state.kind == "chat" and any(guard_form(name) for name in names):
+        return "moderation"
+    return state.kind
 
 
 def _context_length(state: ServerState, name: str) -> int | None:

@@ -17,7 +17,13 @@ from gateway.settings.models import (
     backend_of,
 )
 from gateway.settings.responses import BatchSettings, ResponseSettings
-from gateway.settings.safety import ModerationSettings
+from gateway.settings.safety import (
+    DetectorSettings,
+    GuardForm,
+    GuardModelSettings,
+    ModerationCategory,
+    ModerationSettings,
+)
 from gateway.settings.section import (
     ModelKind,
     PositiveFloat,
@@ -33,19 +39,29 @@ from gateway.settings.storage import (
     RetentionSettings,
     VectorSettings,
 )
-from gateway.settings.tools import ToolSettings
+from gateway.settings.tools import (
+    ConnectorSettings,
+    ToolSettings,
+    UrlSettings,
+    WebSearchSettings,
+)
 
 __all__ = [
     "BackendSettings",
     "BackendTimeoutSettings",
     "BatchSettings",
+    "ConnectorSettings",
     "DatabaseSettings",
+    "DetectorSettings",
     "DocumentSettings",
     "EmbeddingSettings",
+    "GuardForm",
+    "GuardModelSettings",
     "IngestionSettings",
     "LimitSettings",
     "ModelKind",
     "ModelSettings",
+    "ModerationCategory",
     "ModerationSettings",
     "ObjectSettings",
     "PositiveFloat",
@@ -60,7 +76,9 @@ __all__ = [
     "TelemetrySettings",
     "TimeoutSettings",
     "ToolSettings",
+    "UrlSettings",
     "VectorSettings",
+    "WebSearchSettings",
     "backend_of",
     "is_header_value",
 ]
@@ -87,6 +105,8 @@ class Settings(Section, frozen=True):
     batches: BatchSettings = field(default_factory=BatchSettings)
     moderation: ModerationSettings = field(default_factory=ModerationSettings)
     tools: ToolSettings = field(default_factory=ToolSettings)
+    urls: UrlSettings = field(default_factory=UrlSettings)
+    web_search: WebSearchSettings = field(default_factory=WebSearchSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     data_dir: str = "./understudy-data"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from gateway.settings.section import PositiveFloat, PositiveInt, Section
 
 
@@ -28,9 +32,25 @@ class ResponseSettings(Section, frozen=True):
 
 
 class BatchSettings(Section, frozen=True):
-    """How batches are worked off."""
+    """How batches are worked off.
+
+    ``BatchSettings(concurrency=32, yield_above=0)`` is quick, and gives way to the first caller.
+    """
 
     workers: PositiveInt = 2
     """Batches in work at once, for each process."""
     concurrency: PositiveInt = 8
-    """Requests of one batch at once."""
+    """Requests of one batch at once, at most; fewer while the model servers are slow or refuse."""
+    yield_above: Annotated[int, Meta(ge=0)] = 4
+    """No request of a batch begins while more requests of callers than this are in flight at its
+    model's servers."""
+    patience_seconds: PositiveFloat = 10.0
+    """A batch that has given way for so long may do one request all the same."""
+    max_attempts: PositiveInt = 5
+    """Of one request that the model server refuses or fails at."""
+    max_lines: PositiveInt = 50_000
+    """In one batch."""
+    max_file_bytes: PositiveInt = 200 * 1024 * 1024
+    """The largest input file."""
+    window_seconds: PositiveInt = 24 * 3600
+    """A batch that isn't done after so long expires."""

@@ -74,3 +74,5 @@ class RetentionSettings(Section, frozen=True):
     """How long an upload in parts may take."""
     leftover_seconds: PositiveInt = 24 * 3600
     """How old the unfinished writes of dead processes are before they are swept away."""
+    completion_seconds: PositiveInt | None = 30 * 24 * 3600
+    """How long stored chat completions stay; ``None`` for as long as nobody deletes them."""

@@ -706,8 +706,7 @@ async def test_input_items_are_paged(client: AsyncOpenAI, server: FakeVllm) -> N
     second = await client.responses.create(model=MODEL, input=given, previous_response_id=first.id)
     items = client.responses.input_items
     everything = [one async for one in items.list(second.id, order="asc")]
-    texts: list[Any] = [*everything]
-    assert [one.content[0].text for one in texts] == ["a", "b", "c", "d"]
+    assert [one.content[0].text for one in everything] == ["a", "b", "c", "d"]
     newest = [one async for one in items.list(second.id, limit=3)]
     assert newest == everything[::-1]
     page = await items.list(second.id, order="asc", limit=2)

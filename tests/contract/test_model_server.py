@@ -109,6 +109,18 @@ async def test_the_request_is_posted_as_it_is(server, upstream):
     assert request.headers["x-request-id"] == "1"
 
 
+async def test_a_connection_is_busy_as_long_as_its_answer(server, upstream):
+    """Until the answer is read or closed; an idle one isn't."""
+    assert server.busy_connections == 0
+    stream = await server.send(PATH, STREAM)
+    plain = await server.send(PATH, JSON)
+    assert server.busy_connections == 2
+    await plain.read()
+    assert (server.busy_connections, server.open_connections) == (1, 2)
+    stream.close()
+    assert server.busy_connections == 0
+
+
 async def test_silence_is_told(server, upstream):
     """Between two blocks of a stream, so that the caller's connection can be kept alive."""
     upstream.behave(PATH, faults.hangs_after(events=1))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -34,6 +35,7 @@ LOGS = DATA_DIR / "logs"
 TOUR = Path(__file__).with_name("tour.py")
 KINDS: tuple[Kind, ...] = ("chat", "embeddings")
 FIRST_VLLM_PORT = 8000
+FIRST_TOOLS_PORT = 8400
 DEFAULT_PORT = 8321
 GATEWAY_SECONDS = 30.0
 # The spelling of "no" in TOUR_ONLY=.
@@ -55,7 +57,8 @@ def main() -> int:
         with contextlib.ExitStack() as stack:
             refuse_taken_port(arguments.port)
             urls = arguments.vllm or stack.enter_context(vllm_servers())
-            gateway = stack.enter_context(gateway_process(urls, arguments.port))
+            tools = stack.enter_context(tool_server())
+            gateway = stack.enter_context(gateway_process(urls, arguments.port, tools))
             base_url = f"http://{HOST}:{arguments.port}/v1"
             models = wait_for_models(gateway, base_url, urls)
             status = tour(base_url)
@@ -138,16 +141,36 @@ def refuse_taken_port(port: int) -> None:
 
 
 @contextlib.contextmanager
-def gateway_process(urls: list[str], port: int) -> Iterator[ProcessGroup]:
+def tool_server() -> Iterator[str]:
+    """An MCP server over the demo's report; its URL."""
+    port = HeldPort.at_or_after(FIRST_TOOLS_PORT)
+    command = [sys.executable, "-m", "tests.demo.tool_server", "--port", str(port.port)]
+    server = ProcessGroup(command, LOGS / f"tools-{port.port}.log", cwd=ROOT)
+    try:
+        server.start()
+        yield f"http://{HOST}:{port.port}/mcp"
+    finally:
+        with undisturbed():
+            server.stop()
+        port.release()
+
+
+@contextlib.contextmanager
+def gateway_process(urls: list[str], port: int, tools: str) -> Iterator[ProcessGroup]:
     """`understudy serve` in front of these servers."""
     command = Path(sys.executable).with_name("understudy")
     if not command.exists():
         raise DemoError(f"There is no {command}. Install the project first: make setup")
     flags = [flag for url in urls for flag in ("--vllm", url)]
     flags += ["--host", HOST, "--port", str(port), "--data-dir", str(DATA_DIR)]
-    print(f"understudy serve {' '.join(flags)}", flush=True)
+    connectors = json.dumps([{"id": "lighthouse", "url": tools}])
+    print(f"UNDERSTUDY_TOOLS__CONNECTORS='{connectors}' \\")
+    print(f"  understudy serve {' '.join(flags)}", flush=True)
     gateway = ProcessGroup(
-        [str(command), "serve", *flags], LOGS / f"understudy-{port}.log", cwd=ROOT
+        [str(command), "serve", *flags],
+        LOGS / f"understudy-{port}.log",
+        cwd=ROOT,
+        env={**os.environ, "UNDERSTUDY_TOOLS__CONNECTORS": connectors},
     )
     try:
         yield gateway.start()

@@ -9,7 +9,9 @@ that ran. Ends with 1 when a step failed; a step whose kind of model is missing 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
+import io
 import json
 import math
 import operator
@@ -60,6 +62,8 @@ WEATHER_TOOL: Final[Any] = {
 }
 
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+CONNECTOR: Final = "/v1alpha/admin/connectors/lighthouse/tools"
 REPORT: Final = Path(__file__).with_name("report.pdf")
 QUESTION: Final = "How many keepers live at the lighthouse, and who leads them?"
 
@@ -499,6 +503,80 @@ class DeleteAll(Step):
         expect(all(one.deleted for one in answer), "something is still there")
 
 
+class CallFunction(Step):
+    title = "Responses: a function is called, and its result goes back"
+    needs = ("chat",)
+
+    def ask(self, visitor: Visitor) -> Any:
+        weather = {"type": "function", **WEATHER_TOOL["function"]}
+        first = visitor.client.responses.create(
+            model=visitor.models.chat,
+            input="What is the weather in Paris?",
+            tools=[weather],
+            tool_choice={"type": "function", "name": "get_weather"},
+            temperature=0,
+            max_output_tokens=60,
+        )
+        call = first.output[0]
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny, 21 °C"}
+        second = visitor.client.responses.create(
+            model=visitor.models.chat,
+            previous_response_id=first.id,
+            input=[result],
+            max_output_tokens=40,
+        )
+        return call, second
+
+    def tell(self, answer: Any, paper: Paper) -> None:
+        call, second = answer
+        expect(call.type == "function_call", f"a function_call was due, not {call.type}")
+        paper.say(f"{call.name}({call.arguments})")
+        paper.say(second.output_text)
+        expect(second.output_text, "no answer came of the result")
+
+
+class RunAgent(Step):
+    title = "An agent: file search and an MCP server, as in docs/agent.md"
+    needs = ("chat", "embedding")
+
+    def ask(self, visitor: Visitor) -> Any:
+        if not has_connector(visitor):
+            return None
+        address = str(visitor.client.base_url).rstrip("/")
+        program = agent_program().replace("http://127.0.0.1:8321/v1", address)
+        program = program.replace("smollm2-135m", visitor.models.chat or "")
+        names: dict[str, Any] = {}
+        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.chdir(ROOT):
+            exec(program, names)
+        visitor.client.vector_stores.delete(names["store"].id)
+        return names["found"], names["read"], printed.getvalue()
+
+    def snippet(self) -> str:
+        return agent_program()
+
+    def tell(self, answer: Any, paper: Paper) -> None:
+        if answer is None:
+            paper.say("The server has no connector 'lighthouse'; make demo configures one.")
+            return
+        found, read, printed = answer
+        paper.say(printed.strip())
+        expect(found.output[-1].content[0].annotations, "no citation came")
+        calls = [item for item in read.output if item.type == "mcp_call"]
+        expect(calls and calls[0].output, "no tool of the MCP server was run")
+
+
+def has_connector(visitor: Visitor) -> bool:
+    """Whether the server knows the tool server that the agent wants."""
+    root = str(visitor.client.base_url).partition("/v1")[0]
+    return visitor.http.get(f"{root}{CONNECTOR}").is_success
+
+
+def agent_program() -> str:
+    """The program of docs/agent.md."""
+    page = (ROOT / "docs" / "agent.md").read_text(encoding="utf-8")
+    return page.partition("```python\n")[2].partition("```")[0].strip()
+
+
 class UnknownModel(Step):
     title = "An error: a model that does not exist"
 
@@ -554,6 +632,7 @@ STEPS: Final[tuple[type[Step], ...]] = (
     *(ListModels, Chat, StreamedChat, StructuredOutput, ToolCall),
     *(Embeddings, Rerank, Tokenise, AnthropicMessages),
     *(UploadPdf, FillVectorStore, SearchVectorStore, HybridSearch, AnswerFromHits, DeleteAll),
+    *(CallFunction, RunAgent),
     *(UnknownModel, WrongKind, Tracing),
 )
 

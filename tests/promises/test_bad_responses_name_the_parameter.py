@@ -95,8 +95,10 @@ WRONG: list[tuple[tuple[str, ...], str, Any, str]] = [
     (ALL, "input", [{"type": "item_reference"}], "input[0].id"),
     (ALL, "input", [{"type": "item_reference", "id": "msg_nope"}], "input[0].id"),
     (ALL, "input", [{"type": "item_reference", "id": "\x00"}], "input[0].id"),
-    (ALL, "input", [{"type": "compaction", "encrypted_content": "x"}],
-     "input[0].encrypted_content"),
+    (
+        *(ALL, "input", [{"type": "compaction", "encrypted_content": "x"}]),
+        "input[0].encrypted_content",
+    ),
     (ALL, "input", [{"type": "reasoning", "summary": "x"}], "input[0].summary"),
     (ALL, "input", [{"type": "reasoning", "summary": [{"type": "summary_text"}]}],
      "input[0].summary[0].text"),

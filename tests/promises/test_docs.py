@@ -74,7 +74,12 @@ SECTIONS: dict[str, type[settings.Section]] = {
     "responses.": settings.ResponseSettings,
     "batches.": settings.BatchSettings,
     "moderation.": settings.ModerationSettings,
+    "moderation.models[].": settings.GuardModelSettings,
+    "moderation.detectors[].": settings.DetectorSettings,
     "tools.": settings.ToolSettings,
+    "tools.connectors[].": settings.ConnectorSettings,
+    "urls.": settings.UrlSettings,
+    "web_search.": settings.WebSearchSettings,
     "retention.": settings.RetentionSettings,
     "telemetry.": settings.TelemetrySettings,
 }
@@ -249,7 +254,8 @@ def test_every_telemetry_name_is_documented(name: str):
 def test_no_telemetry_name_is_documented_that_does_not_exist():
     """A name of ours that is emitted no more is gone from docs/observability.md."""
     named = re.findall(
-        r"`((?:http|url|server|gen_ai|openai|understudy)\.[\w.-]+)`", text_of("observability.md")
+        r"`((?:http|url|server|gen_ai|openai|understudy|mcp|rpc|network)\.[\w.-]+)`",
+        text_of("observability.md"),
     )
     settings_too = {*NAMES.values(), *SETTINGS}
     assert {name for name in named if name not in settings_too} == set()

@@ -310,7 +310,7 @@ async def test_recorded_errors_get_the_shape(gateway, servers, sdk, name):
     [
         ("GET", "/v1/nothing", 404, "unknown_url"),
         ("POST", "/", 404, "unknown_url"),
-        ("GET", CHAT, 405, "method_not_allowed"),
+        ("PUT", CHAT, 405, "method_not_allowed"),
         ("DELETE", "/v1/embeddings", 405, "method_not_allowed"),
         ("POST", "/v1/models", 405, "method_not_allowed"),
         ("GET", "/v1/inspect/routes?api_filter=v9", 400, None),

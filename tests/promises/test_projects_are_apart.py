@@ -3,6 +3,8 @@ objects are as if they weren't there."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,6 +15,7 @@ from sqlalchemy import select
 
 import gateway.app
 import gateway.http.router
+import gateway.stored_completions.recorder
 from gateway.database.tables import ChunkRow
 from gateway.identity.principal import Principal
 from tests.support.inprocess import InProcessGateway
@@ -22,11 +25,19 @@ from tests.support.upstream import FakeVllm
 pytestmark = pytest.mark.anyio
 
 MODEL = "fake-embedding"
+RAG = "/v1/tool-runtime/rag-tool"
+DOCUMENTS = [{"document_id": "d", "content": "x"}]
+CHAT = "fake-chat"
 TEXT = "The lamp of the lighthouse turns at night."
+REPLY = "It is the keeper who sleeps."
 
 
 def principal_of(request: Request[Any, Any, Any]) -> Principal:
     return Principal(project=request.headers["x-project"])
+
+
+def principal_of_scope(scope: Any) -> Principal:
+    return Principal(project=dict(scope["headers"])[b"x-project"].decode())
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -46,17 +57,28 @@ async def embedding() -> AsyncIterator[FakeVllm]:
 
 
 @pytest.fixture(scope="module")
+async def chat() -> AsyncIterator[FakeVllm]:
+    async with FakeVllm(["fake-chat"], reply=REPLY) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 async def running(
-    sections: dict[str, Any], embedding: FakeVllm, tmp_path_factory: pytest.TempPathFactory
+    sections: dict[str, Any],
+    embedding: FakeVllm,
+    chat: FakeVllm,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[InProcessGateway]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gateway.app, "_vector_index", lambda *_: MemoryVectorIndex())
         patch.setattr(gateway.http.router, "principal_of", principal_of)
+        patch.setattr(gateway.stored_completions.recorder, "principal_of_scope", principal_of_scope)
         async with InProcessGateway(
-            discover=[embedding.url],
-            models=[MODEL],
+            discover=[embedding.url, chat.url],
+            models=[MODEL, CHAT],
             data_dir=str(tmp_path_factory.mktemp("projects")),
             ingestion={"attach_wait_seconds": 20},
+            tools={"allowed_hosts": ["127.0.0.1"]},
             **sections,
         ) as started:
             yield started
@@ -98,7 +120,21 @@ async def fill(client: httpx.AsyncClient) -> dict[str, str]:
     chunk = {"content": "A boat.", "chunk_id": "c", "metadata": {"document_id": "d"}}
     inserted = {"vector_store_id": store["id"], "chunks": [chunk]}
     await send(client, "/v1/vector-io/insert", json=inserted)
+    said = {"role": "user", "content": TEXT}
+    conversation = await send(client, "/v1/conversations", json={})
+    path = f"/v1/conversations/{conversation['id']}/items"
+    item = (await send(client, path, json={"items": [said]}))["data"][0]
+    prompt = await send(client, "/v1/prompts", json={"prompt": TEXT})
+    asked = {"model": CHAT, "messages": [said], "store": True, "metadata": {"a": "b"}}
+    completion = await send(client, "/v1/chat/completions", json=asked)
+    response = await send(client, "/v1/responses", json={"model": CHAT, "input": TEXT})
     return {
+        "response_id": response["id"],
+        "output_id": response["output"][0]["id"],
+        "conversation_id": conversation["id"],
+        "item_id": item["id"],
+        "prompt_id": prompt["prompt_id"],
+        "completion_id": completion["id"],
         "file_id": file["id"],
         "vector_store_id": store["id"],
         "batch_id": batch["id"],
@@ -109,7 +145,13 @@ async def fill(client: httpx.AsyncClient) -> dict[str, str]:
 
 def bodies(ids: Mapping[str, str]) -> dict[tuple[str, str], Any]:
     """What a right request to each route of `POST` sends, by the last of its path."""
+    update = {"json": {"prompt": "mine", "version": 1}}
     return {
+        ("conversations", "{conversation_id}"): {"json": {"metadata": {"a": "mine"}}},
+        ("{conversation_id}", "items"): {"json": {"items": [{"role": "user", "content": "mine"}]}},
+        ("prompts", "{prompt_id}"): update,
+        ("{prompt_id}", "set-default-version"): {"json": {"version": 1}},
+        ("completions", "{completion_id}"): {"json": {"metadata": {"a": "mine"}}},
         ("{upload_id}", "parts"): {"files": {"data": b"b"}},
         ("{upload_id}", "complete"): {"json": {"part_ids": [ids["part_id"]]}},
         ("{upload_id}", "cancel"): {},
@@ -118,6 +160,7 @@ def bodies(ids: Mapping[str, str]) -> dict[tuple[str, str], Any]:
         ("files", "{file_id}"): {"json": {"attributes": {"a": "b"}}},
         ("{vector_store_id}", "file_batches"): {"json": {"file_ids": [ids["file_id"]]}},
         ("{batch_id}", "cancel"): {},
+        ("{response_id}", "cancel"): {},
         ("{vector_store_id}", "search"): {"json": {"query": "lamp"}},
     }
 
@@ -133,6 +176,13 @@ async def snapshot(client: httpx.AsyncClient, ids: Mapping[str, str]) -> list[An
         f"{store}/files",
         f"{store}/file_batches/{ids['batch_id']}",
         f"{store}/files/{ids['file_id']}/content",
+        f"/v1/conversations/{ids['conversation_id']}",
+        f"/v1/conversations/{ids['conversation_id']}/items",
+        f"/v1/prompts/{ids['prompt_id']}/versions",
+        f"/v1/chat/completions/{ids['completion_id']}",
+        "/v1/responses",
+        f"/v1/responses/{ids['response_id']}",
+        f"/v1/responses/{ids['response_id']}/input_items",
     ):
         answer = await client.get(path)
         assert answer.status_code == 200
@@ -154,17 +204,17 @@ async def test_every_route_with_an_id_finds_nothing_of_another_project(running, 
             one if isinstance(one, str) else f"{{{one.name}}}" for one in route.path_components
         )[-2:]
         # All of it is somebody else's; or the store is one's own, and what is in it isn't.
-        mixed = {**ids, "vector_store_id": own["vector_store_id"]}
+        mixed = {**ids, **{name: own[name] for name in ("vector_store_id", "conversation_id")}}
         for given in (ids, mixed) if len(names) > 1 else (ids,):
             path = "/" + "/".join(
                 one if isinstance(one, str) else given[one.name] for one in route.path_components
             )
             for method in sorted(set(route.methods) - {"OPTIONS"}):
-                options = known[ending] if method == "POST" else {}
+                options = known[ending] if method in {"POST", "PUT"} else {}
                 answer = await theirs.request(method, path, **options)
                 assert answer.status_code == 404, f"{method} {path}: {answer.text}"
                 tried.add((method, ending))
-    assert len(tried) >= 18
+    assert len(tried) >= 40
     assert await snapshot(ours, ids) == before
 
 
@@ -175,15 +225,21 @@ async def test_ids_in_bodies_are_looked_for_in_the_callers_project(ours, theirs)
     file, store = ids["file_id"], ids["vector_store_id"]
     mine = f"/v1/vector_stores/{own['vector_store_id']}"
     chunk = {"content": "x", "metadata": {"document_id": "d"}, "chunk_id": "c"}
+    reference = {"type": "item_reference", "id": ids["item_id"]}
+    talk = f"/v1/conversations/{own['conversation_id']}/items"
     requests: list[tuple[str, dict[str, Any], int]] = [
         ("/v1/vector_stores", {"json": {"file_ids": [file]}}, 404),
         (f"{mine}/files", {"json": {"file_id": file}}, 404),
         (f"{mine}/file_batches", {"json": {"file_ids": [own["file_id"], file]}}, 404),
         (f"{mine}/file_batches", {"json": {"files": [{"file_id": file}]}}, 404),
+        ("/v1/conversations", {"json": {"items": [reference]}}, 404),
+        (talk, {"json": {"items": [reference]}}, 404),
         ("/v1/vector-io/query", {"json": {"vector_store_id": store, "query": "lamp"}}, 404),
         ("/v1/vector-io/query", {"json": {"vector_db_id": store, "query": "lamp"}}, 404),
         ("/v1/vector-io/insert", {"json": {"vector_store_id": store, "chunks": [chunk]}}, 404),
         ("/v1/vector_stores", {"json": {"provider_vector_store_id": store}}, 409),
+        (f"{RAG}/query", {"json": {"vector_store_ids": [store], "content": "lamp"}}, 404),
+        (f"{RAG}/insert", {"json": {"vector_store_id": store, "documents": DOCUMENTS}}, 404),
         ("/v1alpha/file-processors/process", {"files": {"file_id": (None, file)}}, 404),
         (f"/v1/uploads/{own['upload_id']}/complete", {"json": {"part_ids": [ids["part_id"]]}}, 400),
     ]
@@ -193,16 +249,78 @@ async def test_ids_in_bodies_are_looked_for_in_the_callers_project(ours, theirs)
     assert await snapshot(ours, ids) == before
 
 
+async def test_responses_build_on_nothing_of_another_project(ours, theirs, chat):
+    """Earlier responses, items, files and stores; on every route that reads them, at once and in
+    the background."""
+    ids, own = await fill(ours), await fill(theirs)
+    before = await snapshot(ours, ids)
+    file, item = ids["file_id"], ids["output_id"]
+    search = {"type": "file_search", "vector_store_ids": [own["vector_store_id"]]}
+    elsewhere = {**search, "vector_store_ids": [ids["vector_store_id"]]}
+
+    def with_part(part: dict[str, Any]) -> dict[str, Any]:
+        return {"input": [{"role": "user", "content": [part]}]}
+
+    bodies: list[tuple[dict[str, Any], int]] = [
+        ({"input": "x", "previous_response_id": ids["response_id"]}, 400),
+        ({"input": [{"type": "item_reference", "id": item}]}, 404),
+        (with_part({"type": "input_file", "file_id": file}), 404),
+        (with_part({"type": "input_image", "file_id": file, "detail": "auto"}), 404),
+        ({"input": "x", "tools": [elsewhere]}, 404),
+    ]
+    asked = len(chat.requests_to("/v1/chat/completions"))
+    for body, status in bodies:
+        for options in ({}, {"stream": True}, {"background": True}):
+            wanted = {"model": "fake-chat", **body, **options}
+            answer = await theirs.post("/v1/responses", json=wanted)
+            if answer.status_code == 200:  # files are read where the response is made
+                assert "background" in options
+                shown = await ended(theirs, answer.json()["id"])
+                assert shown["status"] == "failed"
+                assert shown["error"]["message"] == f"No such File object: {file}"
+                assert shown["error"]["code"] == "invalid_prompt"
+            else:
+                assert answer.status_code == status, f"{wanted}: {answer.text}"
+            assert TEXT not in answer.text
+            assert REPLY not in answer.text
+        for path in ("/v1/responses/input_tokens", "/v1/responses/compact"):
+            if "tools" in body:
+                continue  # which take none, or search nothing
+            answer = await theirs.post(path, json={"model": "fake-chat", **body})
+            assert answer.status_code == status, f"{path} {body}: {answer.text}"
+    posted = [r for r in chat.requests_to("/v1/chat/completions")[asked:] if r.method == "POST"]
+    assert posted == []
+    assert await snapshot(ours, ids) == before
+
+
+async def ended(client: httpx.AsyncClient, response_id: str) -> Any:
+    async with asyncio.timeout(10):
+        while True:
+            shown = (await client.get(f"/v1/responses/{response_id}")).json()
+            if shown["status"] not in ("queued", "in_progress"):
+                return shown
+            await asyncio.sleep(0.05)
+
+
 async def test_lists_and_searches_hold_only_what_is_the_projects(ours, theirs):
     """Another project's ids are no cursors either, and a filter by its files finds nothing."""
     ids, own = await fill(ours), await fill(theirs)
-    for path in ("/v1/files", "/v1/vector_stores"):
+    lists = {
+        "/v1/files": "file_id",
+        "/v1/vector_stores": "vector_store_id",
+        "/v1/chat/completions": "completion_id",
+        "/v1/prompts": "prompt_id",
+        "/v1/responses": "response_id",
+    }
+    for path, name in lists.items():
+        key = "prompt_id" if name == "prompt_id" else "id"
         whole = (await theirs.get(path)).json()["data"]
         assert whole
-        names = {one["id"] for one in (await ours.get(path)).json()["data"]}
-        assert not names & {one["id"] for one in whole}
-        cursor = ids["file_id" if path.endswith("files") else "vector_store_id"]
-        assert (await theirs.get(f"{path}?after={cursor}")).json()["data"] == whole
+        names = {one[key] for one in (await ours.get(path)).json()["data"]}
+        assert not names & {one[key] for one in whole}
+        assert (await theirs.get(f"{path}?after={ids[name]}")).json()["data"] == whole
+    by_metadata = (await theirs.get("/v1/chat/completions?metadata[a]=b")).json()["data"]
+    assert ids["completion_id"] not in {one["id"] for one in by_metadata}
     mine = f"/v1/vector_stores/{own['vector_store_id']}"
     found = await send(theirs, f"{mine}/search", json={"query": "lamp"})
     assert {one["file_id"] for one in found["data"]} == {own["file_id"], "d"}
@@ -210,6 +328,23 @@ async def test_lists_and_searches_hold_only_what_is_the_projects(ours, theirs):
     assert (await send(theirs, f"{mine}/search", json={"query": "lamp", "filters": by_file}))[
         "data"
     ] == []
+
+
+async def test_tool_groups_of_another_project_are_not_there(ours, theirs):
+    """Neither shown, nor removed, nor in the way of one's own of that name."""
+    group = {"toolgroup_id": "mcp::g", "provider_id": "model-context-protocol"}
+    mine, other = ({**group, "mcp_endpoint": {"uri": f"http://127.0.0.1/{n}"}} for n in "ab")
+    await send(ours, "/v1/toolgroups", json=mine)
+    names = [one["identifier"] for one in (await theirs.get("/v1/toolgroups")).json()["data"]]
+    assert "mcp::g" not in names
+    for method in ("GET", "DELETE"):
+        assert (await theirs.request(method, "/v1/toolgroups/mcp::g")).status_code == 404
+    tools = await theirs.get("/v1/tools", params={"toolgroup_id": "mcp::g"})
+    assert tools.status_code == 404
+    await send(theirs, "/v1/toolgroups", json=other)
+    assert (await theirs.delete("/v1/toolgroups/mcp::g")).status_code == 200
+    kept = (await ours.get("/v1/toolgroups/mcp::g")).json()
+    assert kept["mcp_endpoint"] == mine["mcp_endpoint"]
 
 
 async def test_vectors_of_another_project_are_not_taken_over(running, ours, theirs, embedding):
@@ -226,3 +361,33 @@ async def test_vectors_of_another_project_are_not_taken_over(running, ours, thei
     async with running.application.state.database.read() as session:
         rows = (await session.execute(select(ChunkRow.project, ChunkRow.text))).all()
     assert {project for project, text in rows if text == TEXT} >= {"ours", "strangers"}
+
+
+async def test_batches_are_the_projects_own(running, ours, theirs):
+    """Neither its file, nor the batch, its output or its key is anything to another project."""
+    embed = {"model": MODEL, "input": TEXT}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": embed}
+    upload = {"files": {"file": json.dumps(line).encode()}, "data": {"purpose": "batch"}}
+    wanted = {"endpoint": "/v1/embeddings", "completion_window": "24h", "idempotency_key": "k"}
+    made: dict[httpx.AsyncClient, Any] = {}
+    for client in (ours, theirs):
+        file = await send(client, "/v1/files", **upload)
+        made[client] = await send(
+            client, "/v1/batches", json={**wanted, "input_file_id": file["id"]}
+        )
+        while made[client]["status"] != "completed":
+            await asyncio.sleep(0.05)
+            made[client] = (await client.get(f"/v1/batches/{made[client]['id']}")).json()
+    batch, own = made[ours], made[theirs]
+    assert batch["id"] != own["id"]
+    for method, path in (
+        ("GET", f"/v1/batches/{batch['id']}"),
+        ("POST", f"/v1/batches/{batch['id']}/cancel"),
+        ("GET", f"/v1/files/{batch['output_file_id']}/content"),
+    ):
+        assert (await theirs.request(method, path)).status_code == 404, path
+    foreign = {**wanted, "input_file_id": batch["input_file_id"], "idempotency_key": "other"}
+    assert (await theirs.post("/v1/batches", json=foreign)).status_code == 404
+    for query in ("", f"?after={batch['id']}"):
+        listed = (await theirs.get(f"/v1/batches{query}")).json()["data"]
+        assert [one["id"] for one in listed] == [own["id"]]

@@ -1,5 +1,7 @@
-"""A response ends, whatever the model does: turns, calls, tokens, time, arguments and what it
-builds on all have a bound, which the answer tells of."""
+"""A response ends, whatever the model does: all of it has a bound, which the answer tells of.
+
+Turns, calls, tokens, time, arguments and what it builds on.
+"""
 
 from __future__ import annotations
 

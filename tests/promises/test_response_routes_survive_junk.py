@@ -1,5 +1,7 @@
-"""Whatever a caller sends to the routes of responses, the answer is OpenAI's error and never a
-fault of the gateway's: on SQLite, and on PostgreSQL, which refuses more."""
+"""Whatever a caller sends to the routes of responses, no fault of the gateway's comes of it.
+
+On SQLite, and on PostgreSQL, which refuses more.
+"""
 
 from __future__ import annotations
 
@@ -257,10 +259,6 @@ async def test_no_query_parameter_is_a_fault_of_the_gateway(http):
             without_defects(answer, f"{path}?{query[:100]}")
 
 
-WORDS = (
-    *("type", "role", "content", "id", "text", "call_id", "name", "arguments", "output", "tools"),
-    *("summary", "error", "server_label", "results", "queries", "action"),
-)
 JUNK = st.recursive(
     st.none()
     | st.booleans()
@@ -271,7 +269,13 @@ JUNK = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(WORDS),
+            st.sampled_from(
+                [
+                    *("type", "role", "content", "id", "text", "call_id", "name", "arguments"),
+                    *("output", "tools", "summary", "error", "server_label", "results"),
+                    *("queries", "action"),
+                ]
+            ),
             inner,
             max_size=5,
         )

@@ -20,6 +20,7 @@ from tests.support.upstream import FakeVllm
 pytestmark = pytest.mark.anyio
 
 MODEL = "fake-embedding"
+CHAT = "fake-chat"
 DIMENSION = 384
 FORM = "multipart/form-data; boundary=simple"
 
@@ -44,6 +45,23 @@ VALUES: dict[str, bytes] = {
     "odd object": rb'{"\u0000": "\u0000", "": 1, "type": [], "key": {}}',
     "deep": b"[" * 5000 + b"]" * 5000,
 }
+SAID = {"role": "user", "content": "a"}
+ASKED = {"model": CHAT, "messages": [SAID], "store": True, "metadata": {"a": "b"}}
+ITEMS = [
+    {"id": "msg_a", "type": "message", "role": "user", "content": "a", "status": "completed"},
+    {"role": "user", "content": [{"type": "input_image", "image_url": "u", "detail": "low"}]},
+    {"role": "assistant", "content": [{"type": "output_text", "text": "a", "logprobs": [{}]}]},
+    {"type": "function_call", "call_id": "c", "name": "n", "arguments": "{}"},
+    {
+        "type": "function_call_output",
+        "call_id": "c",
+        "output": [{"type": "input_text", "text": ""}],
+    },
+    {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a"}]},
+    {"type": "web_search_call", "action": {"type": "search", "sources": []}},
+    {"type": "file_search_call", "queries": ["q"], "results": [{}]},
+    {"type": "mcp_list_tools", "server_label": "s", "tools": [{}], "error": None},
+]
 COMPARED = ("64 bits", "400 digits", "nul", "odd object")
 """What databases see differently; the rest is refused before, whichever it is."""
 
@@ -59,6 +77,13 @@ QUERIES = [
         "purpose": ["%00", "x" * 9000, "a&purpose=b"],
         "include_embeddings": ["maybe", "%00", ""],
         "include_metadata": ["2"],
+        "include": ["%00", "reasoning", "a&include=b"],
+        "include[]": ["%ED%A0%80"],
+        "version": ["0", "-1", "abc", "1" * 30, "1" * 5000, "%00", "2147483648"],
+        "model": ["%00", "%FF"],
+        "metadata[a]": ["%00", "x" * 9000, "%ED%A0%80"],
+        "metadata[%00]": ["a"],
+        "metadata[": ["a"],
         "%00": ["%00"],
         "unknown[]": ["1"],
     }.items()
@@ -88,14 +113,18 @@ async def running(
 ) -> AsyncIterator[InProcessGateway]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gateway.app, "_vector_index", lambda *_: MemoryVectorIndex())
-        async with InProcessGateway(
-            discover=[embedding.url],
-            models=[MODEL],
-            data_dir=str(tmp_path_factory.mktemp("junk")),
-            traced=False,
-            ingestion={"embedded_worker": False, "attach_wait_seconds": 0},
-            **sections,
-        ) as started:
+        async with (
+            FakeVllm([CHAT]) as chat,
+            InProcessGateway(
+                discover=[embedding.url, chat.url],
+                models=[MODEL, CHAT],
+                data_dir=str(tmp_path_factory.mktemp("junk")),
+                traced=False,
+                ingestion={"embedded_worker": False, "attach_wait_seconds": 0},
+                tools={"allowed_hosts": ["127.0.0.1"]},
+                **sections,
+            ) as started,
+        ):
             yield started
 
 
@@ -114,14 +143,24 @@ async def there(http: httpx.AsyncClient) -> dict[str, str]:
         "/v1/uploads",
         json={"bytes": 1, "filename": "a", "mime_type": "a/b", "purpose": "assistants"},
     )
+    lines = await http.post("/v1/files", files={"file": b"{}"}, data={"purpose": "batch"})
     ids = {
+        "lines": lines.json()["id"],
         "file": file.json()["id"],
         "store": store.json()["id"],
         "upload": upload.json()["id"],
     }
     made = f"/v1/vector_stores/{ids['store']}/file_batches"
     batch = await http.post(made, json={"file_ids": [ids["file"]]})
-    return ids | {"batch": batch.json()["id"]}
+    talk = await http.post("/v1/conversations", json={"items": [SAID]})
+    prompt = await http.post("/v1/prompts", json={"prompt": "{{ a }}"})
+    completion = await http.post("/v1/chat/completions", json=ASKED)
+    return ids | {
+        "batch": batch.json()["id"],
+        "conversation": talk.json()["id"],
+        "prompt": prompt.json()["prompt_id"],
+        "completion": completion.json()["id"],
+    }
 
 
 def bodies(there: dict[str, str]) -> dict[str, Any]:
@@ -197,6 +236,27 @@ def bodies(there: dict[str, str]) -> dict[str, Any]:
             "rewrite_query": False,
             "search_mode": "hybrid",
         },
+        "/v1/conversations": {"items": ITEMS[:1], "metadata": {"a": "b"}},
+        f"/v1/conversations/{there['conversation']}": {"metadata": {"a": "b"}},
+        f"/v1/conversations/{there['conversation']}/items": {"items": ITEMS[1:]},
+        "/v1/prompts": {"prompt": "{{ a }}", "variables": ["a"]},
+        f"/v1/prompts/{there['prompt']}": {
+            "prompt": "{{ a }}",
+            "version": 1,
+            "variables": ["a"],
+            "set_as_default": True,
+        },
+        f"/v1/prompts/{there['prompt']}/set-default-version": {"version": 1},
+        "/v1/chat/completions": ASKED,
+        f"/v1/chat/completions/{there['completion']}": {"metadata": {"a": "b"}},
+        "/v1/batches": {
+            "input_file_id": there["lines"],
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "metadata": {"a": "b"},
+            "output_expires_after": {"anchor": "created_at", "seconds": 3600},
+            "idempotency_key": "key",
+        },
         "/v1/vector-io/query": {
             "vector_store_id": there["store"],
             "query": [{"type": "text", "text": "q"}],
@@ -208,6 +268,33 @@ def bodies(there: dict[str, str]) -> dict[str, Any]:
                 "reranker_type": "rrf",
                 "reranker_params": {"impact_factor": 60},
             },
+        },
+        "/v1/toolgroups": {
+            "toolgroup_id": "mcp::a",
+            "provider_id": "p",
+            "mcp_endpoint": {"uri": "http://127.0.0.1:9/mcp"},
+            "args": {"a": [1]},
+        },
+        "/v1/tool-runtime/invoke": {
+            "tool_name": "knowledge_search",
+            "kwargs": {"query": "q", "vector_store_ids": [there["store"]]},
+        },
+        "/v1/tool-runtime/rag-tool/query": {
+            "content": [{"type": "text", "text": "q"}],
+            "vector_store_ids": [there["store"]],
+            "query_config": {"max_chunks": 1, "mode": "vector", "chunk_template": "{index}"},
+        },
+        "/v1/tool-runtime/rag-tool/insert": {
+            "documents": [
+                {
+                    "document_id": "d",
+                    "content": [{"type": "text", "text": "t"}],
+                    "mime_type": "text/plain",
+                    "metadata": {"a": 1, "filename": "f"},
+                }
+            ],
+            "vector_store_id": there["store"],
+            "chunk_size_in_tokens": 512,
         },
         "/v1/vector-io/insert": {
             "vector_store_id": there["store"],
@@ -254,7 +341,12 @@ def spoiled(body: Any, junk: bytes) -> list[tuple[str, bytes]]:
                     lambda new, key=key: rebuild({**value, key: new}),
                 )
         elif isinstance(value, list):
-            walk(value[0], f"{path}[0]", lambda new: rebuild([new, *value[1:]]))
+            for place, one in enumerate(value):
+                walk(
+                    one,
+                    f"{path}[{place}]",
+                    lambda new, place=place: rebuild([*value[:place], new, *value[place + 1 :]]),
+                )
 
     walk(body, "$", lambda new: new)
     return made
@@ -303,7 +395,7 @@ async def test_no_id_in_a_path_is_a_fault_of_the_gateway(running, http, there):
                     ),
                     {"attributes": {}},
                 )
-                options = {"json": body} if method == "POST" else {}
+                options = {"json": body} if method in {"POST", "PUT"} else {}
                 answer = await http.request(method, path, **options)
                 if method != "HEAD":
                     without_defects(answer, f"{method} {path[:200]}")
@@ -314,11 +406,16 @@ async def test_no_query_parameter_is_a_fault_of_the_gateway(http, there):
     """Wrong ones are refused by name, unknown ones passed by."""
     store = f"/v1/vector_stores/{there['store']}"
     lists = [
+        "/v1/batches",
         "/v1/files",
         "/v1/vector_stores",
         f"{store}/files",
         f"{store}/file_batches/{there['batch']}/files",
         f"{store}/files/{there['file']}/content",
+        f"/v1/conversations/{there['conversation']}/items",
+        f"/v1/prompts/{there['prompt']}",
+        "/v1/chat/completions",
+        f"/v1/chat/completions/{there['completion']}/messages",
     ]
     for path, query in itertools.product(lists, QUERIES):
         without_defects(await http.get(f"{path}?{query}"), f"{path}?{query[:100]}")

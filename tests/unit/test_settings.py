@@ -156,7 +156,64 @@ WRONG = {
     "a list at the top": ("[]", "sections such as `server:`"),
     "not yaml": ("server: {", "not valid YAML"),
     "unset variable": ("server: {host: '${NOWHERE}'}", "server.host: the variable NOWHERE"),
+    "a detector without a server": (
+        "moderation: {detectors: [{name: hap, url: hap:8080}]}",
+        "moderation.detectors.0.url",
+    ),
+    "a detector with a model's name": (
+        "moderation: {models: [{model: a}], detectors: [{name: a, url: 'http://a'}]}",
+        "moderation.detectors.0.name",
+    ),
+    "a detector that no header can name": (
+        "moderation: {detectors: [{name: größe, url: 'http://a'}]}",
+        "moderation.detectors.0",
+    ),
+    "a detector's file": (
+        "moderation: {detectors: [{name: a, url: 'https://a', ca_file: /nowhere/ca.pem}]}",
+        "moderation.detectors.0.ca_file",
+    ),
+    "a category that OpenAI doesn't have": (
+        "moderation: {detectors: [{name: a, url: 'http://a', categories: {x: [bad]}}]}",
+        "moderation.detectors",
+    ),
+    "a guard model twice": (
+        "moderation: {models: [{model: a}, {model: a}]}",
+        "moderation.models",
+    ),
 }
+
+
+WRONG_TOOLS = {
+    "tools: {allowed_hosts: ['http://a.example']}": "tools.allowed_hosts",
+    "tools: {allowed_hosts: [a*.example]}": "tools.allowed_hosts",
+    "urls: {allowed_hosts: [0x7f.1]}": "urls.allowed_hosts",
+    "urls: {ca_file: /no/such/file}": "urls.ca_file",
+    "tools: {connectors: [{id: a}]}": "tools.connectors.0",
+    "tools: {connectors: [{id: 'a b', url: 'http://a'}]}": "tools.connectors.0.id",
+    "tools: {connectors: [{id: a, url: a}]}": "tools.connectors.0.url",
+    "tools: {connectors: [{id: a, url: 'http://u:p@a'}]}": "tools.connectors.0.url",
+    "tools: {connectors: [{id: a, url: 'http://a'}, {id: a, url: 'http://b'}]}": "given twice",
+    "tools: {connectors: [{id: a, url: 'http://a', headers: {x: ä}}]}": "0.headers",
+    "tools: {connectors: [{id: a, url: 'http://a', authorization: ä}]}": "0.authorization",
+    "tools: {connectors: [{id: a, url: 'http://a', authorization_file: /none}]}": "no such file",
+    "tools: {connectors: [{id: a, url: 'http://a', authorization: b, authorization_file: c}]}": (
+        "not both"
+    ),
+    "web_search: {kind: searxng}": "web_search.url",
+    "web_search: {kind: brave}": "web_search.api_key",
+    "web_search: {kind: tavily, api_key: a, api_key_file: b}": "not both",
+    "web_search: {kind: tavily, api_key: ä}": "web_search.api_key",
+    "web_search: {kind: searxng, url: a}": "web_search.url",
+    "web_search: {max_results: 21}": "web_search.max_results",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_TOOLS)
+def test_what_is_wrong_with_tools_is_named(config, text):
+    """By section and key, as everywhere."""
+    with pytest.raises(SettingsError) as raised:
+        load_settings(config(text), {})
+    assert WRONG_TOOLS[text] in str(raised.value)
 
 
 @pytest.mark.parametrize("name", WRONG)

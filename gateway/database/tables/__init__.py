@@ -13,7 +13,7 @@
     conversations ──< conversation_items        prompts ──< prompt_versions
     responses ──< response_events               batches ──< batch_lines
         └──< response_items
-    chat_completions     shields     tool_groups
+    chat_completions ──< chat_completion_metadata           shields     tool_groups
 
 Every row belongs to a project. ``sequence`` is the time of making in microseconds, by which lists
 are ordered; every other time is in seconds since the epoch. ``deleted_at`` marks a tombstone: no
@@ -22,7 +22,7 @@ reader sees the row any more, and a job removes what hangs on it and then the ro
 
 from gateway.database.tables.base import Base
 from gateway.database.tables.batches import BatchLineRow, BatchRow
-from gateway.database.tables.chat_completions import ChatCompletionRow
+from gateway.database.tables.chat_completions import ChatCompletionMetadataRow, ChatCompletionRow
 from gateway.database.tables.conversations import ConversationItemRow, ConversationRow
 from gateway.database.tables.files import FileRow, UploadPartRow, UploadRow
 from gateway.database.tables.jobs import JobRow
@@ -44,6 +44,7 @@ __all__ = [
     "Base",
     "BatchLineRow",
     "BatchRow",
+    "ChatCompletionMetadataRow",
     "ChatCompletionRow",
     "ChunkRow",
     "ConversationItemRow",

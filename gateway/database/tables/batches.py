@@ -39,7 +39,15 @@ class BatchRow(Base, kw_only=True):
     error_file_id: Mapped[str | None] = mapped_column(Id, default=None)
     output_seconds: Mapped[int | None] = mapped_column(default=None)
     """How long its files stay, where the request said so."""
+    outcome: Mapped[str | None] = mapped_column(String(20), default=None)
+    """The status that it is to end in, from when its lines are done until its files are."""
     total: Mapped[int] = mapped_column(default=0)
+    completed: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    input_tokens: Mapped[int] = mapped_column(default=0)
+    cached_tokens: Mapped[int] = mapped_column(default=0)
+    output_tokens: Mapped[int] = mapped_column(default=0)
+    reasoning_tokens: Mapped[int] = mapped_column(default=0)
     in_progress_at: Mapped[int | None] = mapped_column(default=None)
     finalizing_at: Mapped[int | None] = mapped_column(default=None)
     completed_at: Mapped[int | None] = mapped_column(default=None)
@@ -63,10 +71,8 @@ class BatchLineRow(Base, kw_only=True):
         Id, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True
     )
     position: Mapped[int] = mapped_column(primary_key=True)
-    """Of the line in the input, from 0."""
+    """The number of its line in the input file, from 1."""
     project: Mapped[str] = mapped_column(Project)
     failed: Mapped[bool]
     result: Mapped[str]
     """Its line of the output or error file."""
-    input_tokens: Mapped[int] = mapped_column(default=0)
-    output_tokens: Mapped[int] = mapped_column(default=0)

@@ -26,7 +26,10 @@ class ConversationItemRow(Base, kw_only=True):
     """An item. Its id is unique in its conversation only: callers may copy items."""
 
     __tablename__ = "conversation_items"
-    __table_args__ = (Index("conversation_items_in_order", "conversation_id", "sequence"),)
+    __table_args__ = (
+        Index("conversation_items_in_order", "conversation_id", "sequence"),
+        Index("conversation_items_by_id", "project", "id"),
+    )
 
     conversation_id: Mapped[str] = mapped_column(
         Id, ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True

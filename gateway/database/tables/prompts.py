@@ -27,6 +27,7 @@ class PromptVersionRow(Base, kw_only=True):
     """One version; it never changes."""
 
     __tablename__ = "prompt_versions"
+    __table_args__ = (Index("prompt_versions_by_project", "project"),)
 
     prompt_id: Mapped[str] = mapped_column(
         Id, ForeignKey("prompts.id", ondelete="CASCADE"), primary_key=True

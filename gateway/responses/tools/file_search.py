@@ -75,6 +75,21 @@ class FileSearch:
         await stream.done(call.index)
         return told
 
+    def remember(self, index: int, item: dict[str, Any]) -> None:
+        """What an earlier attempt has found may be cited; ``index`` is the item's place."""
+        self._sources.add(
+            index,
+            [
+                Passage(
+                    file_id=one["file_id"],
+                    filename=one["filename"],
+                    chunk_id=one["chunk_id"],
+                    text=one["text"],
+                )
+                for one in item.get("results") or ()
+            ],
+        )
+
     async def _find(
         self, activity: Activity, tool: FileSearchTool, query: str
     ) -> list[tuple[str, SearchResult]]:

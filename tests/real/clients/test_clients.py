@@ -18,7 +18,7 @@ DIMENSIONS = 384
 every_client = pytest.mark.parametrize("client", catalog.ALL, ids=lambda client: client.name)
 embedding_clients = pytest.mark.parametrize(
     "client",
-    [client for client in catalog.ALL if client is not catalog.ANTHROPIC],
+    [one for one in catalog.ALL if one not in (catalog.ANTHROPIC, catalog.AGENTS)],
     ids=lambda client: client.name,
 )
 openai_sdks = pytest.mark.parametrize(
@@ -180,6 +180,55 @@ def test_ogx_vector_stores(client: Client, said: Said) -> None:
     assert heard["store_deleted"]
     assert heard["file_deleted"]
     assert heard["gone"] == 404
+
+
+@openai_python
+def test_responses(client: Client, said: Said) -> None:
+    """Create, stream, go on, run in the background, read back and delete."""
+    heard = said(client)["responses"]
+    assert heard["text"] == heard["stream"] == heard["background"] == ANSWER
+    assert heard["usage"] == TOKENS
+    assert heard["events"][0] == "response.created"
+    assert heard["events"][-1] == "response.completed"
+    assert heard["items"] == 3
+    assert heard["gone"] == ["NotFoundError", 404]
+
+
+@pytest.mark.parametrize("client", [catalog.AGENTS], ids=lambda client: client.name)
+def test_an_agent_of_openais_sdk(client: Client, said: Said) -> None:
+    """It calls a function and uses what came back, searches files, and remembers what was said."""
+    heard = said(client)
+    assert heard["items"][:2] == ["tool_call_item", "tool_call_output_item"]
+    assert heard["called"][0].startswith("It is sunny in ")
+    assert heard["continued"]
+    assert heard["remembered"] == ["user", "assistant", "user", "assistant"]
+    search = heard["search"]
+    assert search["status"] == "completed"
+    assert "eleven days" in search["found"]
+    assert set(search["cited"]) == {"handbook.md"}
+    assert search["answered"]
+
+
+@pytest.mark.parametrize("client", [catalog.LANGCHAIN], ids=lambda client: client.name)
+def test_langchain_and_langgraph_on_responses(client: Client, said: Said) -> None:
+    """The chat class, an agent, a graph with a tool, and a hosted tool with its citations."""
+    heard = said(client)["responses"]
+    assert heard["chat"] == heard["stream"] == heard["legacy"] == heard["agent"] == ANSWER
+    assert heard["pieces"] > 1
+    assert heard["usage"]["output_tokens"] == TOKENS
+    assert heard["id"].startswith("resp_")
+    assert heard["continued"]
+    assert heard["graph"] == ["human", "ai", "tool", "ai"]
+    assert "server_tool_call" in heard["search"]["kinds"]
+    assert set(heard["search"]["cited"]) == {"handbook.md"}
+
+
+@pytest.mark.parametrize("client", [catalog.LLAMA_INDEX], ids=lambda client: client.name)
+def test_llama_index_on_responses(client: Client, said: Said) -> None:
+    """Its class for the Responses API answers, streams and calls a tool."""
+    heard = said(client)["responses"]
+    assert heard["chat"] == heard["stream"] == ANSWER
+    assert heard["called"] == ["get_weather"]
 
 
 @pytest.mark.parametrize("client", [catalog.ANTHROPIC], ids=lambda client: client.name)

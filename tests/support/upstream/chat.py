@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from tests.support.upstream import tokens
@@ -31,12 +32,13 @@ def answer(server: Vllm, call: Call) -> Answer:
     pieces, reason = reply_of(server, call.body)
     if call.body.get("stream"):
         return _stream(call, len(prompt), pieces, reason)
-    return _whole(call, len(prompt), pieces, reason)
+    return _whole(server, call, len(prompt), pieces, reason)
 
 
 def reply_of(server: Vllm, body: dict[str, Any]) -> tuple[list[str], str]:
     """The reply's tokens and why they end."""
-    pieces = tokens.split(server.reply)
+    reply = server.reply if isinstance(server.reply, str) else server.reply(body)
+    pieces = tokens.split(reply)
     most = body.get("max_completion_tokens") or body.get("max_tokens") or len(pieces) + 1
     return pieces[:most], "length" if most <= len(pieces) else "stop"
 
@@ -71,7 +73,7 @@ def _checked_text(server: Vllm, body: dict[str, Any]) -> str:
     return tokens.text_of(messages)
 
 
-def _whole(call: Call, prompt: int, pieces: list[str], reason: str) -> Answer:
+def _whole(server: Vllm, call: Call, prompt: int, pieces: list[str], reason: str) -> Answer:
     count = call.body.get("n") or 1
     message = {
         "role": "assistant",
@@ -86,7 +88,7 @@ def _whole(call: Call, prompt: int, pieces: list[str], reason: str) -> Answer:
         {
             "index": index,
             "message": message,
-            "logprobs": None,
+            "logprobs": _logprobs(server, call.body, pieces),
             "finish_reason": reason,
             "stop_reason": None,
             "token_ids": None,
@@ -112,6 +114,23 @@ def _whole(call: Call, prompt: int, pieces: list[str], reason: str) -> Answer:
             "metrics": None,
         }
     )
+
+
+def _logprobs(server: Vllm, body: dict[str, Any], pieces: list[str]) -> dict[str, Any] | None:
+    if not body.get("logprobs"):
+        return None
+    content = []
+    for piece in pieces:
+        chances = server.chances.get(piece.strip(), {piece: 1.0})
+        ranked = sorted(chances.items(), key=lambda one: -one[1])
+        own = chances.get(piece, chances.get(piece.strip(), 1.0))
+        top = [_chance(*one) for one in ranked[: body.get("top_logprobs") or 0]]
+        content.append({**_chance(piece, own), "top_logprobs": top})
+    return {"content": content}
+
+
+def _chance(token: str, probability: float) -> dict[str, Any]:
+    return {"token": token, "logprob": math.log(probability), "bytes": list(token.encode())}
 
 
 def _stream(call: Call, prompt: int, pieces: list[str], reason: str) -> Answer:

@@ -44,7 +44,10 @@ class Vllm:
 
     models: list[str]
     kind: Kind = "chat"
-    reply: str = "The capital of France is Paris."
+    reply: str | Callable[[dict[str, Any]], str] = "The capital of France is Paris."
+    """What it says to a request's body."""
+    chances: dict[str, dict[str, float]] = field(default_factory=dict)
+    """For tokens of the reply the probabilities that `logprobs` shows; else it is sure."""
     max_model_len: int = 2048
     dimensions: int = 384
     api_key: str | None = None

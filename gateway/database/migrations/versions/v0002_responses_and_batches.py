@@ -28,7 +28,14 @@ def upgrade() -> None:
         sa.Column("output_file_id", sa.String(length=80), nullable=True),
         sa.Column("error_file_id", sa.String(length=80), nullable=True),
         sa.Column("output_seconds", sa.BigInteger(), nullable=True),
+        sa.Column("outcome", sa.String(length=20), nullable=True),
         sa.Column("total", sa.BigInteger(), nullable=False),
+        sa.Column("completed", sa.BigInteger(), nullable=False),
+        sa.Column("failed", sa.BigInteger(), nullable=False),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cached_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False),
         sa.Column("in_progress_at", sa.BigInteger(), nullable=True),
         sa.Column("finalizing_at", sa.BigInteger(), nullable=True),
         sa.Column("completed_at", sa.BigInteger(), nullable=True),
@@ -52,12 +59,14 @@ def upgrade() -> None:
         sa.Column("project", sa.String(length=120), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("completion", sa.JSON(), nullable=False),
         sa.Column("messages", sa.JSON(), nullable=False),
         sa.Column("metadata", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("chat_completions", schema=None) as batch_op:
+        batch_op.create_index("chat_completions_by_age", ["sequence"], unique=False)
         batch_op.create_index("chat_completions_by_project", ["project", "sequence"], unique=False)
 
     op.create_table(
@@ -136,10 +145,16 @@ def upgrade() -> None:
         sa.Column("project", sa.String(length=120), nullable=False),
         sa.Column("failed", sa.Boolean(), nullable=False),
         sa.Column("result", sa.Text(), nullable=False),
-        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("batch_id", "position"),
+    )
+    op.create_table(
+        "chat_completion_metadata",
+        sa.Column("completion_id", sa.String(length=80), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.String(length=512), nullable=False),
+        sa.ForeignKeyConstraint(["completion_id"], ["chat_completions.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("completion_id", "key"),
     )
     op.create_table(
         "conversation_items",
@@ -152,6 +167,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("conversation_id", "id"),
     )
     with op.batch_alter_table("conversation_items", schema=None) as batch_op:
+        batch_op.create_index("conversation_items_by_id", ["project", "id"], unique=False)
         batch_op.create_index(
             "conversation_items_in_order", ["conversation_id", "sequence"], unique=False
         )
@@ -167,6 +183,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["prompt_id"], ["prompts.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("prompt_id", "version"),
     )
+    with op.batch_alter_table("prompt_versions", schema=None) as batch_op:
+        batch_op.create_index("prompt_versions_by_project", ["project"], unique=False)
+
     op.create_table(
         "response_events",
         sa.Column("response_id", sa.String(length=80), nullable=False),

@@ -1,9 +1,10 @@
-"""LangChain's OpenAI classes: prints one line of JSON."""
+"""LangChain's OpenAI classes, and LangGraph: prints one line of JSON."""
 
 import json
 import os
 from typing import Any
 
+import langchain_responses
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 QUESTION = os.environ["QUESTION"]
@@ -37,6 +38,7 @@ def main() -> None:
                 "pieces": len([piece for piece in pieces if piece]),
                 "dimensions": [len(vector) for vector in vectors],
                 "legacy": chat_at(os.environ["LEGACY_URL"]).invoke(QUESTION).text,
+                "responses": langchain_responses.heard(),
             }
         )
     )

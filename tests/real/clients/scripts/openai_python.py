@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from typing import Any
 
 import openai
@@ -64,6 +65,35 @@ def documents(client: openai.OpenAI) -> dict[str, Any]:
     return said
 
 
+def responses(client: openai.OpenAI) -> dict[str, Any]:
+    """What a program does that has moved from chat completions to responses."""
+    asked: dict[str, Any] = {"model": CHAT, "temperature": 0, "max_output_tokens": 20}
+    made = client.responses.create(input=os.environ["QUESTION"], **asked)
+    with client.responses.stream(input=os.environ["QUESTION"], **asked) as stream:
+        events = [event.type for event in stream]
+        streamed = stream.get_final_response()
+    more = client.responses.create(input="And of Italy?", previous_response_id=made.id, **asked)
+    background = client.responses.create(input=os.environ["QUESTION"], background=True, **asked)
+    while background.status in ("queued", "in_progress"):
+        time.sleep(0.2)
+        background = client.responses.retrieve(background.id)
+    items = client.responses.input_items.list(more.id).data
+    client.responses.delete(made.id)
+    try:
+        client.responses.retrieve(made.id)
+    except openai.APIStatusError as error:
+        gone = [type(error).__name__, error.status_code]
+    return {
+        "text": made.output_text,
+        "usage": made.usage.output_tokens,
+        "stream": streamed.output_text,
+        "events": events,
+        "background": background.output_text,
+        "items": len(items),
+        "gone": gone,
+    }
+
+
 def failure(client: openai.OpenAI, **changes: Any) -> dict[str, Any]:
     """What a program sees that catches the SDK's exception."""
     try:
@@ -113,6 +143,7 @@ def main() -> None:
                 == [item.embedding for item in floats.data],
                 "legacy": legacy.chat.completions.create(**ASK).choices[0].message.content,
                 "documents": documents(client),
+                "responses": responses(client),
                 "unknown_model": failure(client, model="no-such-model"),
                 "embedding_model": failure(client, model=EMBEDDING),
                 "hot": failure(client, temperature="hot"),

@@ -1,0 +1,1 @@
+"""Stored chat completions: ``/v1/chat/completions`` beside its ``POST``."""

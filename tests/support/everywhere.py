@@ -1,0 +1,36 @@
+"""Looking for a text in all that a database holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import text
+
+from gateway.database.engine import Database
+
+_TABLES = {
+    True: "SELECT name FROM sqlite_master WHERE type = 'table'",
+    False: "SELECT tablename FROM pg_tables WHERE schemaname = 'public'",
+}
+
+
+async def tables_with(database: Database, wanted: str) -> list[str]:
+    """The tables in which this text stands, in any column of any row."""
+    async with database.read() as session:
+        names = (await session.execute(text(_TABLES[database.is_sqlite]))).scalars().all()
+        found = []
+        for name in sorted(names):
+            rows = (await session.execute(text(f'SELECT * FROM "{name}"'))).all()
+            if any(wanted in str(value) for row in rows for value in row):
+                found.append(name)
+    return found
+
+
+def files_with(folder: Path, wanted: str) -> list[str]:
+    """The files below this folder whose bytes hold the text: what a database has not yet let go
+    of is found too."""
+    return [
+        path.name
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and wanted.encode() in path.read_bytes()
+    ]
