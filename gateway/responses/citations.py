@@ -26,7 +26,8 @@ MOST_SOURCES = 300
 """Every sentence is compared with each."""
 
 _END = r".!?\u3002\uff01\uff1f"
-_SENTENCE = re.compile(rf"[^\n{_END}]+(?:[{_END}](?!\s)[^\n{_END}]+)*[{_END}]*")
+_SENTENCE = re.compile(rf"[^\n{_END}]+(?:[.!?](?!\s)[^\n{_END}]+)*[{_END}]*")
+"""A point inside of a number or a name doesn't end one; a full stop of Chinese always does."""
 _WORD = re.compile(r"\w+")
 _DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 """Scripts that put no spaces between words."""

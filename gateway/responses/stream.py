@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from typing import Any, Protocol
 
 from gateway.items.including import shown
@@ -45,7 +44,9 @@ class ResponseStream:
         self.next_number = first
 
     async def emit(self, kind: str, **fields: Any) -> None:
-        """One event. What it holds may change later; the event doesn't."""
+        """One event. What it holds isn't changed later: items are shown as copies, and what is in
+        them is replaced, not altered.
+        """
         async with self._turn:
             event = {"type": kind, "sequence_number": self.next_number, **fields}
             self.next_number += 1
@@ -53,7 +54,8 @@ class ResponseStream:
 
     async def respond(self, kind: str) -> None:
         """An event about the response as a whole, as it is now."""
-        await self.emit(kind, response=copy.deepcopy(self.run.shown()))
+        response = self.run.shown()
+        await self.emit(kind, response={**response, "output": [{**i} for i in response["output"]]})
 
     async def add(self, item: dict[str, Any]) -> int:
         """A new item of the output; its place there."""
@@ -80,4 +82,4 @@ class ResponseStream:
             await self.done(index)
 
     def _shown(self, item: dict[str, Any]) -> dict[str, Any]:
-        return copy.deepcopy(shown(item, self.run.include))
+        return {**shown(item, self.run.include)}
