@@ -120,6 +120,6 @@ def test_very_much_is_compared_in_bounded_time() -> None:
     began = time.process_time()
     made.annotations(text)
     assert time.process_time() - began < 2
-    shown: list[Any] = made._shown()  # noqa: SLF001
+    shown: list[Any] = made._shown()
     assert len(shown) == MOST_SOURCES
     assert shown[-1].text.endswith("39 49")
