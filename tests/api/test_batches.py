@@ -125,6 +125,21 @@ async def test_a_batch_of_completions(gateway, client: AsyncOpenAI):
     assert [body_of(gateway, one)["object"] for one in found] == ["text_completion"] * 2
 
 
+async def test_a_batch_of_responses(gateway, client: AsyncOpenAI):
+    """Each line makes a response, stored as any other; its tokens count."""
+    body = {"model": "fake-chat", "input": "What is the capital of France?"}
+    lines = [line("a", "/v1/responses", body), line("b", "/v1/responses", {**body, "store": False})]
+    batch = await made(client, lines, endpoint="/v1/responses")
+    batch = await finished(client, batch)
+    assert (batch.status, batch.error_file_id) == ("completed", None)
+    first, second = [body_of(gateway, one) for one in await results(client, batch.output_file_id)]
+    stored = await client.responses.retrieve(first["id"])
+    assert stored.output_text == "The capital of France is Paris."
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(second["id"])
+    assert batch.usage.output_tokens == 2 * stored.usage.output_tokens
+
+
 async def test_a_batch_of_embeddings(gateway, client: AsyncOpenAI):
     """As numbers or base64, as each line asks; other encodings are that line's error."""
     endpoint = "/v1/embeddings"
@@ -278,7 +293,7 @@ async def test_what_a_batch_can_t_be_made_of(client: AsyncOpenAI, http):
         (400, "input_file_id", {"input_file_id": other.id}),
         (400, "input_file_id", {"input_file_id": large.id}),
         (400, "endpoint", {"endpoint": "/v1/nope"}),
-        (400, "endpoint", {"endpoint": "/v1/responses"}),
+        (400, "endpoint", {"endpoint": "/v1/moderations"}),
         (400, "completion_window", {"completion_window": "48h"}),
         (400, "metadata.a", {"metadata": {"a": 1}}),
         (400, "output_expires_after.seconds", {"output_expires_after": {"anchor": "created_at"}}),
