@@ -97,7 +97,7 @@ class Client:
             env=_environment(settings),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         if done.returncode != 0 or not done.stdout.strip():

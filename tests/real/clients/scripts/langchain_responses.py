@@ -1,7 +1,7 @@
 """LangChain and LangGraph on the Responses API; what is heard is printed by its neighbour."""
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 from langchain.agents import create_agent
 from langchain_core.tools import tool
@@ -15,7 +15,7 @@ DOCUMENT = b"# Keeper's handbook\n\nA volunteer gets eleven days of leave a year
 
 
 @tool
-def get_weather(city: str) -> str:
+def get_weather(city: Literal["Paris", "Rome"]) -> str:
     """The weather in a city."""
     return f"It is sunny in {city}."
 
@@ -27,7 +27,8 @@ def chat_at(url: str, **options: Any) -> ChatOpenAI:
         model=os.environ["CHAT_MODEL"],
         api_key="none",
         temperature=0,
-        max_tokens=60,
+        max_tokens=400,
+        stop=[". "],  # a small model doesn't know when to
         max_retries=0,
         use_responses_api=True,
         **options,
@@ -36,7 +37,7 @@ def chat_at(url: str, **options: Any) -> ChatOpenAI:
 
 def graph(chat: ChatOpenAI) -> list[str]:
     """A graph of a model and its tools; the model has to call one first, and is then free."""
-    first = chat.bind_tools([get_weather], tool_choice="get_weather")
+    first = chat.bind_tools([get_weather], tool_choice="get_weather", strict=True)
     later = chat.bind_tools([get_weather], tool_choice="none")
 
     def model(state: MessagesState) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """OpenAI's Agents SDK on the Responses API: prints one line of JSON.
 
 A small model doesn't choose tools by itself: the first turn has to, and the SDK frees the next.
+It doesn't know when to stop either.
 """
 
 import asyncio
 import json
 import os
+from typing import Literal
 
 from agents import (
     Agent,
@@ -26,7 +28,7 @@ set_tracing_disabled(disabled=True)  # it would send traces to OpenAI
 
 
 @function_tool
-def get_weather(city: str) -> str:
+def get_weather(city: Literal["Paris", "Rome"]) -> str:
     """The weather in a city."""
     return f"It is sunny in {city}."
 
@@ -39,7 +41,9 @@ def agent_of(client: AsyncOpenAI, **settings: object) -> Agent:
         name="Assistant",
         model=model,
         tools=tools,
-        model_settings=ModelSettings(temperature=0, max_tokens=60, **settings),
+        model_settings=ModelSettings(
+            temperature=0, max_tokens=400, extra_body={"stop": [". "]}, **settings
+        ),
     )
 
 
