@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from sqlalchemy import text
@@ -28,9 +29,17 @@ async def tables_with(database: Database, wanted: str) -> list[str]:
 
 def files_with(folder: Path, wanted: str) -> list[str]:
     """The files below this folder whose bytes hold the text: what a database has not yet let go
-    of is found too."""
-    return [
-        path.name
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and wanted.encode() in path.read_bytes()
-    ]
+    of is found too.
+
+    Another process reads them: closing a file here would drop the locks that this process has on
+    it, SQLite's among them.
+    """
+    found = subprocess.run(
+        ["grep", "--recursive", "--files-with-matches", "--text", "--fixed-strings", wanted, "."],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode in (0, 1), found.stderr
+    return sorted(found.stdout.split())

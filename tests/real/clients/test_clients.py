@@ -226,7 +226,8 @@ def test_an_agent_of_openais_sdk(client: Client, said: Said) -> None:
 def test_langchain_and_langgraph_on_responses(client: Client, said: Said) -> None:
     """The chat class, an agent, a graph with a tool, and a hosted tool with its citations."""
     heard = said(client)["responses"]
-    assert heard["chat"] == heard["stream"] == heard["legacy"] == heard["agent"] == ANSWER
+    assert heard["chat"] == heard["stream"] == heard["legacy"] == ANSWER
+    assert heard["agent"]  # with a tool that it may call, which makes it another prompt
     assert heard["pieces"] > 1
     assert heard["usage"]["output_tokens"] == TOKENS
     assert heard["id"].startswith("resp_")

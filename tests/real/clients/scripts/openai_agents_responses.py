@@ -37,7 +37,6 @@ def agent_of(client: AsyncOpenAI, **settings: object) -> Agent:
     model = OpenAIResponsesModel(model=os.environ["CHAT_MODEL"], openai_client=client)
     return Agent(
         name="Assistant",
-        instructions="Answer in one sentence.",
         model=model,
         tools=tools,
         model_settings=ModelSettings(temperature=0, max_tokens=60, **settings),
