@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,15 @@ MAX_FILE_BYTES = 32 * 1024 * 1024
 """As large as OpenAI takes it."""
 MAX_ATTACHMENTS = 100
 """Images and files in one context."""
+MAX_TOTAL_BYTES = 50 * 1024 * 1024
+"""All of them together."""
 AT_ONCE = 4
 
 _IMAGES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"RIFF", "image/webp"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
 )
 _WHOLE = ChunkSizes(max_chunk_size_tokens=4096, chunk_overlap_tokens=0)
 
@@ -55,6 +58,7 @@ class InputReader:
         self._converter = converter
         self._workspace = workspace
         self._read: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._bytes = 0
 
     async def read(
         self, activity: Activity, items: Sequence[tuple[str, Mapping[str, Any]]]
@@ -123,7 +127,8 @@ class InputReader:
             data = _data_url(url, MAX_IMAGE_BYTES, where)
         else:
             data, _ = await self._fetched(url, MAX_IMAGE_BYTES, where)
-        media_type = next((kind for magic, kind in _IMAGES if data.startswith(magic)), None)
+        self._weigh(len(data), where)
+        media_type = next((kind for magic, kind in _IMAGES if magic.match(data)), None)
         if media_type is None:
             raise InvalidRequest(
                 "The image is in no format that is supported: PNG, JPEG, GIF or WebP.",
@@ -152,6 +157,7 @@ class InputReader:
                 param=f"{param}.file_id",
                 code="missing_required_parameter",
             )
+        self._weigh(len(data), param)
         name = name or stored
         with activity.step("convert"):
             text = await self._text(data, name, param)
@@ -169,6 +175,11 @@ class InputReader:
                     raise UpstreamError(error.message, code="conversion_failed") from None
                 raise InvalidRequest(error.message, param=param, code=error.code) from None
         return "\n\n".join(chunk.text for chunk in chunks)
+
+    def _weigh(self, size: int, param: str) -> None:
+        self._bytes += size
+        if self._bytes > MAX_TOTAL_BYTES:
+            raise _too_large(MAX_TOTAL_BYTES, param, "The images and files together are")
 
     async def _stored(self, file_id: str, most: int, param: str) -> tuple[bytes, str]:
         try:
@@ -239,9 +250,9 @@ def _base64(data: str, most: int, param: str) -> bytes:
         ) from None
 
 
-def _too_large(most: int, param: str) -> InvalidRequest:
+def _too_large(most: int, param: str, what: str = "It is") -> InvalidRequest:
     return InvalidRequest(
-        f"It is larger than {most} bytes, the most that a response takes.",
+        f"{what} larger than {most} bytes, the most that a response takes.",
         param=param,
         code="file_too_large",
     )

@@ -233,6 +233,7 @@ class Loop:
         is too long.
         """
         one_at_a_time = self._run.request.parallel_tool_calls is False
+        begun = self._stream.next_number
         for _ in range(_MOST_SHORTENINGS):
             body = chat_request(
                 self._assignment,
@@ -255,7 +256,8 @@ class Loop:
                     await turn.read(events)
             except InvalidRequest as error:
                 shorter = None
-                if error.code == "context_length_exceeded" and self._truncates:
+                silent = self._stream.next_number == begun
+                if error.code == "context_length_exceeded" and self._truncates and silent:
                     shorter = shorten(self._messages)
                 if shorter is None:
                     raise in_words_of_responses(error) from None
