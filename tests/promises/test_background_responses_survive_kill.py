@@ -333,7 +333,7 @@ async def test_killed_at_random_all_of_them_end_well(world):
 # --------------------------------------------------------------------------- deploys
 
 
-async def test_a_deploy_hands_over_within_two_seconds(world):
+async def test_a_deploy_hands_over_soon(world):
     """SIGTERM in the middle of a turn: another worker has it long before a lease would be over,
     and it doesn't count as an attempt."""
     patient = {"ingestion": {**world.sections["ingestion"], "lease_seconds": 60}}
@@ -347,8 +347,8 @@ async def test_a_deploy_hands_over_within_two_seconds(world):
         await asyncio.sleep(1)  # until it is there
         began = time.monotonic()
         worker.terminate()
-        await until(lambda: len(script.requests) > number, "turn elsewhere")  # noqa: B023
-        assert time.monotonic() - began < 2
+        await until(lambda: len(script.requests) > number, "turn elsewhere", within=20)  # noqa: B023
+        assert time.monotonic() - began < 10  # on a busy machine; the lease is 60 s
         assert await asyncio.to_thread(worker.join) == 0
         worker = following
     assert text_of(await world.ends(response_id)) == "A lighthouse."

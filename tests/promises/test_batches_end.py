@@ -153,7 +153,7 @@ async def test_a_batch_that_waits_for_a_worker_is_cancelled_soon(
         await made(client, [chat_line("a")])
         await posted(upstream, 1)
         batch = await client.batches.cancel((await made(client, [chat_line("b")])).id)
-        batch = await finished(client, batch, within=3)
+        batch = await finished(client, batch, within=10)
         assert (batch.status, batch.output_file_id) == ("cancelled", None)
 
 

@@ -78,5 +78,5 @@ async def test_all_of_them_are_made_and_others_are_served(
     print(f"accepted in {accepted:.1f} s, all done in {took:.1f} s")
     # Those that are not streamed take no longer than the model does, with some room for a busy
     # machine; a stored one speaks for 0.3 s.
-    assert sorted(waits["chat"])[len(waits["chat"]) // 2] < 0.5
-    assert sorted(waits["stored"])[len(waits["stored"]) // 2] < 1.5
+    assert sorted(waits["chat"])[len(waits["chat"]) // 2] < 1
+    assert sorted(waits["stored"])[len(waits["stored"]) // 2] < 3

@@ -567,7 +567,7 @@ async def test_one_that_is_slow_does_not_hold_up_the_others():
         bad = asyncio.create_task(first.call_tool("echo", {}))
         started = monotonic()
         assert (await second.call_tool("echo", {"text": "a"})).text == "a"
-        assert monotonic() - started < 0.5
+        assert monotonic() - started < 2
         with pytest.raises(ToolServerFailed):
             await bad
 
@@ -584,7 +584,7 @@ async def test_a_caller_that_leaves_while_it_is_slow():
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert monotonic() - started < 0.5
+        assert monotonic() - started < 2
         await until(lambda: bool(serving.said("notifications/cancelled")), "the notice")
 
 
