@@ -79,7 +79,7 @@ async def test_a_server_that_is_away_is_waited_for(upstream: FakeVllm, tmp_path:
     """No line fails of it; what was done before is not done again."""
     async with running(upstream, tmp_path) as (_, client):
         upstream.behave(CHAT, faults.slow(before_head=0.05))
-        batch = await made(client, (chat_line(str(number)) for number in range(40)))
+        batch = await made(client, (chat_line(str(number)) for number in range(400)))
         while batch.request_counts.completed < 5:
             await asyncio.sleep(0.02)
             batch = await client.batches.retrieve(batch.id)
@@ -90,7 +90,7 @@ async def test_a_server_that_is_away_is_waited_for(upstream: FakeVllm, tmp_path:
         await upstream.start()
         upstream.reset()
         batch = await finished(client, batch, within=30)
-        assert (batch.request_counts.completed, batch.request_counts.failed) == (40, 0)
+        assert (batch.request_counts.completed, batch.request_counts.failed) == (400, 0)
 
 
 async def test_a_server_that_only_says_503_is_waited_for_too(upstream: FakeVllm, tmp_path: Path):
