@@ -72,6 +72,8 @@ class State:
 
     async def _run(self, work: Callable[[], Awaitable[None]] | None) -> None:
         """Prepare until it works, then work; a loop that fails is logged and begun again."""
+        task = asyncio.current_task()
+        assert task is not None  # this is a coroutine
         pause = _FIRST_PAUSE_SECONDS
         while not self.ready:
             await asyncio.sleep(pause)
@@ -88,6 +90,8 @@ class State:
                 await work()
             except Exception:
                 logger.exception("The ingestion worker failed; it begins again")
+                if task.cancelling():
+                    return  # a task group that ends by a failure forgets that it was cancelled
             await asyncio.sleep(_FIRST_PAUSE_SECONDS)
 
     async def _try_to_prepare(self) -> None:
