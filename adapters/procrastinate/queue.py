@@ -45,6 +45,7 @@ _LISTENING_TROUBLE = (
     OSError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # of a connection that broke in the middle of a question
 )
 
 
@@ -99,7 +100,7 @@ class ProcrastinateQueue:
             yield
         finally:
             listener.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, *_LISTENING_TROUBLE):
                 await listener
 
     async def _listen(self) -> None:

@@ -40,7 +40,7 @@ async def running(
         models=["fake-chat"],
         data_dir=str(tmp_path),
         database={"url": own_postgres.create_database()},
-        ingestion={"lease_seconds": 3},
+        ingestion={"lease_seconds": 10},
     ) as started:
         yield started
 
