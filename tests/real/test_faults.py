@@ -99,7 +99,7 @@ async def test_a_full_queue_is_503_streamed_or_not(caller, fragile: VllmServer) 
     async def ask(*, stream: bool) -> str:
         try:
             answer = await caller.chat.completions.create(
-                model=fragile.model, messages=STORY, max_tokens=60, stream=stream
+                model=fragile.model, messages=STORY, max_tokens=20, stream=stream
             )
             if stream:
                 async for _ in answer:
