@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def open_database(url: str) -> Database:
     return Database(DatabaseSettings(url=url), Path("/nonexistent"))
 
 
+def _make(url: str) -> None:
+    """In a thread: a fixture that runs in an event loop may be the first to ask for it."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, _make_schema(url)).result()
+
+
 async def _make_schema(url: str) -> None:
     database = open_database(url)
     await upgrade(database)
@@ -64,7 +71,7 @@ def postgres() -> Iterator[PostgresServer]:
 def postgres_template(postgres: PostgresServer) -> str:
     """The name of a database with the schema, to be copied."""
     url = postgres.create_database()
-    asyncio.run(_make_schema(url))
+    _make(url)
     return url.rpartition("/")[2]
 
 
@@ -72,7 +79,7 @@ def postgres_template(postgres: PostgresServer) -> str:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with the schema, to be copied."""
     folder = tmp_path_factory.mktemp("sqlite-template")
-    asyncio.run(_make_schema(sqlite_url(folder)))
+    _make(sqlite_url(folder))
     return folder / "understudy.db"
 
 
