@@ -26,7 +26,6 @@ __all__ = [
 Positive = Annotated[int, Meta(ge=1)]
 Identifier = Annotated[str, Meta(min_length=1, max_length=256)]
 ObjectId = Annotated[str, Meta(min_length=1, max_length=120)]
-ResponseStatus = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
 
 
 class TextFormat(Struct, frozen=True, tag_field="type", tag="text"):
