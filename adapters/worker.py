@@ -173,21 +173,32 @@ class Worker:
         job = running.job
         try:
             await self._handlers[job.kind](job)
-        except TryAgain as again:
-            logger.info("%s %s again in %g s: %s", job.kind, job.id, again.seconds, again.reason)
-            return max(0.0, again.seconds)
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError) as error:
             if running.lost or self._ending:
-                raise
-            logger.warning("%s %s cancelled itself", job.kind, job.id)
-        except UpstreamError as error:  # a system that is away, in words: no trace is needed
-            logger.warning(
-                "%s %s failed in attempt %d: %s", job.kind, job.id, job.attempt, error.message
-            )
-        except Exception:
-            logger.exception("%s %s failed in attempt %d", job.kind, job.id, job.attempt)
-        else:
-            return None
+                # A handler may make an error of being stopped: it costs the job no attempt.
+                raise asyncio.CancelledError from error
+            return self._pause(job, error)
+        return None
+
+    @staticmethod
+    def _pause(job: Job, error: BaseException) -> float:
+        """Say what went wrong; seconds until the next attempt."""
+        match error:
+            case TryAgain():
+                logger.info(
+                    "%s %s again in %g s: %s", job.kind, job.id, error.seconds, error.reason
+                )
+                return max(0.0, error.seconds)
+            case asyncio.CancelledError():
+                logger.warning("%s %s cancelled itself", job.kind, job.id)
+            case UpstreamError():  # a system that is away, in words: no trace is needed
+                logger.warning(
+                    "%s %s failed in attempt %d: %s", job.kind, job.id, job.attempt, error.message
+                )
+            case _:
+                logger.error(
+                    "%s %s failed in attempt %d", job.kind, job.id, job.attempt, exc_info=error
+                )
         longest = min(_LONGEST_PAUSE_SECONDS, 2.0 ** min(job.attempt - 1, 10))
         return longest * random.uniform(0.75, 1)  # noqa: S311  (no secret)
 

@@ -349,6 +349,31 @@ async def test_a_worker_that_ends_gives_its_jobs_back(three: list[Replica]):
     assert {job.id for job in first.jobs} == {job.id for job in second.jobs}
 
 
+@pytest.mark.parametrize("error", [TryAgain(60, "broke off"), RuntimeError("broke off")])
+async def test_a_handler_that_fails_of_being_stopped_gives_its_job_back(
+    three: list[Replica], error: Exception
+):
+    """What it makes of its cancellation costs neither an attempt nor a pause."""
+    taken = asyncio.Event()
+
+    async def breaks(job: Job) -> None:
+        taken.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise error from None
+
+    record = Recorder()
+    await three[0].put("sleep", {})
+    async with three[0].working(sleep=breaks):
+        await taken.wait()
+    async with three[1].working(sleep=record):
+        started = time.monotonic()
+        await three[0].done()
+        assert time.monotonic() - started < 10
+    assert [job.attempt for job in record.jobs] == [1]
+
+
 async def test_a_long_job_keeps_its_lease(database_settings: DatabaseSettings):
     """A job may run for many times the lease while its worker is alive."""
     holder, other = (Replica(database_settings, lease_seconds=0.6) for _ in range(2))

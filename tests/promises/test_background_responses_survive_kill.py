@@ -347,8 +347,8 @@ async def test_a_deploy_hands_over_soon(world):
         await asyncio.sleep(1)  # until it is there
         began = time.monotonic()
         worker.terminate()
-        await until(lambda: len(script.requests) > number, "turn elsewhere", within=20)  # noqa: B023
-        assert time.monotonic() - began < 10  # on a busy machine; the lease is 60 s
+        await until(lambda: len(script.requests) > number, "turn elsewhere", within=25)  # noqa: B023
+        assert time.monotonic() - began < 20  # on a busy machine; the lease is 60 s
         assert await asyncio.to_thread(worker.join) == 0
         worker = following
     assert text_of(await world.ends(response_id)) == "A lighthouse."
