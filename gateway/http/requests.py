@@ -32,6 +32,9 @@ TAKES = "takes"
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """Of requests that carry no content of files and no messages."""
 
+_NOBODY = Principal()
+"""Who asks where no identity is asked for."""
+
 T = TypeVar("T")
 
 
@@ -60,14 +63,15 @@ def query_map(request: Request[Any, Any, Any], name: str) -> dict[str, str]:
     }
 
 
-def principal_of() -> Principal:
+def principal_of(request: Request[Any, Any, Any]) -> Principal:
     """Who asks; a dependency of handlers."""
-    return Principal()
+    return principal_of_scope(request.scope)  # type: ignore[arg-type]
 
 
-def principal_of_scope(_: Scope) -> Principal:
+def principal_of_scope(scope: Scope) -> Principal:
     """Who asks, where no handler is: on the data path."""
-    return Principal()
+    principal: Principal = scope["state"].get("principal", _NOBODY)
+    return principal
 
 
 def activity_of(request: Request[Any, Any, Any]) -> Activity:

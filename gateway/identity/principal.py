@@ -14,3 +14,11 @@ class Principal(Struct, frozen=True, kw_only=True):
     """A caller. It sees what belongs to its project, and nothing of any other."""
 
     project: str = DEFAULT_PROJECT
+    subject: str | None = None
+    """Who it is, as its issuer says: a user, a service account or an API key's owner."""
+    key_id: str | None = None
+    """The API key's id (``key_…``), where it came with one; never the key."""
+    scopes: frozenset[str] | None = None
+    """What it may do; ``None`` is everything."""
+    models: frozenset[str] | None = None
+    """The ids of the models that it may use; ``None`` is all of them."""
