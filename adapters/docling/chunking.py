@@ -204,7 +204,8 @@ class Chunker:
             candidates.append(match.end())
         candidates.append(self._next_whole_character(earliest, end))
         for candidate in candidates:
-            begin = candidate
+            # Tokens are counted of what is said twice in the end, which is without that space.
+            begin = self._without_blank_lines(candidate, following.start(), end)
             if earliest <= begin < end and self._overlaps_little(begin, end):
                 return begin
         return self._later_word(earliest, end)

@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adapters.docling.chunking import MIN_TOKENS, chunk
@@ -88,6 +88,7 @@ def test_no_text_is_lost(text, sizes):
 
 @settings(max_examples=300, deadline=None)
 @given(TEXTS, SIZES)
+@example("word. 👍🏽  aaword", (10, 5))
 def test_no_more_than_the_overlap_is_said_twice(text, sizes):
     """And at most half of a chunk."""
     most, overlap = sizes
