@@ -26,8 +26,11 @@ from gateway.http.edge import Edge
 from gateway.http.gate import Gate, check_that_routes_have_scopes
 from gateway.http.relayed import relays_by_path
 from gateway.http.router import router_of
-from gateway.identity.authenticator import Authenticator
+from gateway.identity.authenticator import Authenticator, Prover
 from gateway.identity.key_prover import ApiKeys
+from gateway.identity.kubernetes import KubernetesTokens
+from gateway.identity.oidc import OidcTokens
+from gateway.identity.proxy import ProxyAuthenticator
 from gateway.identity.tokens import TokenAuthenticator
 from gateway.ingestion.worker import Worker
 from gateway.management.routes import inspection_routes, probe_routes
@@ -211,14 +214,23 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> Applicatio
 def _authenticator(settings: Settings, database: Database) -> Authenticator | None:
     """``None`` where nobody is asked."""
     identity = settings.identity
+    prover: Prover
     match identity.mode:
         case "none":
             return None
+        case "upstream_header":
+            return ProxyAuthenticator(identity.upstream_header)
         case "api_keys":
             prover = ApiKeys(database, identity.api_keys)
-            return TokenAuthenticator(prover, entries=identity.cache_entries)
-        case _:
-            raise NotImplementedError
+        case "oidc":
+            from adapters.oidc import OidcVerifier
+
+            prover = OidcTokens(OidcVerifier(identity.oidc), identity.oidc)
+        case "kubernetes":
+            from adapters.kubernetes.token_review import TokenReviews
+
+            prover = KubernetesTokens(TokenReviews(identity.kubernetes), identity.kubernetes)
+    return TokenAuthenticator(prover, entries=identity.cache_entries)
 
 
 def _state(settings: Settings) -> State:

@@ -34,7 +34,10 @@ class Authenticator(Protocol):
     """The headers that carry the proof. Nothing behind the edge gets to see them."""
 
     def recall(self, headers: Headers, address: Address) -> Principal | None:
-        """Who asks, where that is known without asking anybody; ``None`` where it isn't."""
+        """Who asks, where that is known without asking anybody; ``None`` where it isn't.
+
+        Raises as :meth:`authenticate` does.
+        """
 
     async def authenticate(self, headers: Headers, address: Address) -> Principal:
         """Who asks.
