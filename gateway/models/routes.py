@@ -8,6 +8,7 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import PathParameter
 
+from gateway.identity.principal import Principal
 from gateway.models.schemas import AnthropicModelList, ModelList, ModelObject
 from gateway.models.service import ModelService
 
@@ -21,10 +22,12 @@ def model_routes(service: ModelService) -> list[HTTPRouteHandler]:
         summary="List models",
         tags=["Models"],
     )
-    async def list_models(request: Request[Any, Any, Any]) -> ModelList | AnthropicModelList:
+    async def list_models(
+        request: Request[Any, Any, Any], principal: Principal
+    ) -> ModelList | AnthropicModelList:
         if "anthropic-version" in request.headers:
-            return service.list_for_anthropic()
-        return service.list()
+            return service.list_for_anthropic(principal)
+        return service.list(principal)
 
     @get(
         [f"{prefix}/models/{{model:path}}" for prefix in PREFIXES],
@@ -33,8 +36,9 @@ def model_routes(service: ModelService) -> list[HTTPRouteHandler]:
         tags=["Models"],
     )
     async def retrieve_model(
+        principal: Principal,
         model: Annotated[str, PathParameter(description="Id or alias; may contain slashes.")],
     ) -> ModelObject:
-        return service.get(str(model).removeprefix("/"))
+        return service.get(principal, str(model).removeprefix("/"))
 
     return [list_models, retrieve_model]

@@ -31,3 +31,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("api_keys", schema=None) as batch_op:
         batch_op.create_index("api_keys_by_project", ["project", "sequence"], unique=False)
+
+    with op.batch_alter_table("batches", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("principal", sa.JSON(none_as_null=True), nullable=True))
