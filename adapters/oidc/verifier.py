@@ -76,7 +76,7 @@ class OidcVerifier:
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise Unauthenticated("The bearer token is no signed JWT.") from None
         key_id, algorithm = head.get("kid"), head.get("alg")
-        if algorithm not in self._algorithms:
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise Unauthenticated("The token is signed in a way that is not accepted.")
         return (key_id if isinstance(key_id, str) else None), algorithm
 
