@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Request, get
+from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import PathParameter
 
@@ -23,7 +24,7 @@ def model_routes(service: ModelService) -> list[HTTPRouteHandler]:
         tags=["Models"],
     )
     async def list_models(
-        request: Request[Any, Any, Any], principal: Principal
+        request: Request[Any, Any, Any], principal: NamedDependency[Principal]
     ) -> ModelList | AnthropicModelList:
         if "anthropic-version" in request.headers:
             return service.list_for_anthropic(principal)
@@ -36,7 +37,7 @@ def model_routes(service: ModelService) -> list[HTTPRouteHandler]:
         tags=["Models"],
     )
     async def retrieve_model(
-        principal: Principal,
+        principal: NamedDependency[Principal],
         model: Annotated[str, PathParameter(description="Id or alias; may contain slashes.")],
     ) -> ModelObject:
         return service.get(principal, str(model).removeprefix("/"))
