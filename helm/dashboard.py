@@ -30,6 +30,10 @@ def _share(part: str, metric: str, labels: str = _SERIES) -> str:
     return f"{_rate(metric, f'{labels},{part}')} / {_rate(metric, labels)}"
 
 
+def _by_server(operator: str, gauge: str) -> str:
+    return f"{operator} by (server_address, server_port) ({gauge}{{{_SERIES}}})"
+
+
 def _quantiles(metric: str, labels: str = _SERIES, by: str = "") -> list[Query]:
     key = f"le, {by}" if by else "le"
     legend = f"{{{{{by}}}}} " if by else ""
@@ -139,8 +143,7 @@ ROWS: list[tuple[str, list[tuple[str, str, list[Query]]]]] = [
                 "short",
                 [
                     (
-                        "max by (server_address, server_port) "
-                        f"(understudy_upstream_up{{{_SERIES}}})",
+                        _by_server("max", "understudy_upstream_up"),
                         "{{server_address}}:{{server_port}}",
                     )
                 ],
@@ -150,8 +153,7 @@ ROWS: list[tuple[str, list[tuple[str, str, list[Query]]]]] = [
                 "short",
                 [
                     (
-                        "sum by (server_address, server_port) "
-                        f"(understudy_upstream_connections{{{_SERIES}}})",
+                        _by_server("sum", "understudy_upstream_connections"),
                         "{{server_address}}:{{server_port}}",
                     )
                 ],

@@ -59,6 +59,9 @@
 {{- fail (printf "\n\nterminationGracePeriodSeconds: running requests would be killed; at least preStopSleepSeconds and config.server.shutdown_grace_seconds are needed, %d" (int $needed)) }}
 {{- end }}
 
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
+{{- fail "\n\nhttpRoute.parentRefs: name the gateway, such as [{name: public, namespace: gateways}]" }}
+{{- end }}
 {{- $sources := list .Values.trustedCA.inject .Values.trustedCA.existingConfigMap .Values.trustedCA.existingSecret | compact }}
 {{- if gt (len $sources) 1 }}
 {{- fail "\n\ntrustedCA: give one of inject, existingConfigMap and existingSecret" }}
