@@ -10,6 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import Counter, Histogram
+
+from gateway.observability.metrics import Metrics
+
 FILE = Path(__file__).parent / "understudy" / "files" / "dashboard.json"
 
 _SERIES = 'namespace=~"$namespace",job=~"$job"'
@@ -20,6 +24,8 @@ _WIDTH = 24 // _COLUMNS
 
 Query = tuple[str, str]
 """PromQL, and what a line is called."""
+Panel = tuple[str, str, list[Query]]
+"""Title, Grafana's unit, and the lines."""
 
 
 def _rate(metric: str, labels: str = _SERIES, by: str = "") -> str:
@@ -49,7 +55,7 @@ _CALL = "gen_ai_client_operation_duration_seconds"
 _MODEL = "gen_ai_request_model"
 _FAILED = 'error_type!="",error_type!="client_disconnected"'
 
-ROWS: list[tuple[str, list[tuple[str, str, list[Query]]]]] = [
+ROWS: list[tuple[str, list[Panel]]] = [
     (
         "Requests",
         [
@@ -243,11 +249,34 @@ ROWS: list[tuple[str, list[tuple[str, str, list[Query]]]]] = [
 ]
 
 
+def _others() -> list[Panel]:
+    """A plain panel for each metric of the gateway that no row above shows."""
+    shown = json.dumps([queries for _, panels in ROWS for _, _, queries in panels])
+    panels: list[Panel] = []
+    for metric in dict.fromkeys(Metrics().registry._names_to_collectors.values()):  # noqa: SLF001
+        [family] = metric.describe()
+        name, labels = family.name, ", ".join(metric._labelnames)  # noqa: SLF001
+        if name in shown:
+            continue
+        title = family.documentation.rstrip(".")
+        legend = " ".join(f"{{{{{label}}}}}" for label in metric._labelnames)  # noqa: SLF001
+        by = f" by ({labels})" if labels else ""
+        if isinstance(metric, Histogram):
+            panels.append((title, "s" if name.endswith("_seconds") else "short", _quantiles(name)))
+        elif isinstance(metric, Counter):
+            panels.append((title, "short", [(_rate(f"{name}_total", by=labels), legend)]))
+        else:
+            panels.append((title, "short", [(f"sum{by} ({name}{{{_SERIES}}})", legend)]))
+    return panels
+
+
 def dashboard() -> dict[str, Any]:
     """The whole dashboard, as Grafana imports it."""
+    others = _others()
+    rows = [*ROWS, ("More", others)] if others else ROWS
     panels: list[dict[str, Any]] = []
     top = 0
-    for row, contents in ROWS:
+    for row, contents in rows:
         panels.append(
             {
                 "type": "row",

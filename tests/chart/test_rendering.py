@@ -257,16 +257,16 @@ def test_shared_storage_needs_no_claim_and_rolls():
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
+@pytest.mark.parametrize("drain", [0, 7.5])
 @pytest.mark.parametrize("grace", [1, 60, 600])
-def test_streams_may_end_before_the_pod_does(grace: int):
-    """The pod's grace is longer than preStop and the server's own grace together."""
-    values = changed(
-        values_of("minimal"), {"config": {"server": {"shutdown_grace_seconds": grace}}}
-    )
+def test_streams_may_end_before_the_pod_does(grace: int, drain: float):
+    """The pod's grace is longer than preStop and the server's own times together."""
+    server = {"shutdown_grace_seconds": grace, "drain_seconds": drain}
+    values = changed(values_of("minimal"), {"config": {"server": server}})
     spec = named(render(values), "Deployment", "understudy")["spec"]["template"]["spec"]
     [container] = spec["containers"]
     sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert spec["terminationGracePeriodSeconds"] > sleep + grace
+    assert spec["terminationGracePeriodSeconds"] > sleep + drain + grace
 
 
 def test_probes_follow_the_port():

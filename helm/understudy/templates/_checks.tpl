@@ -6,8 +6,8 @@
 {{- $identity := $config.identity | default dict }}
 {{- $variables := include "understudy.variables" . | fromJsonArray }}
 
-{{- if not (or $config.discover $config.models $config.kserve (has "UNDERSTUDY_DISCOVER" $variables) (has "UNDERSTUDY_MODELS" $variables)) }}
-{{- fail "\n\nconfig.discover: name at least one vLLM server, such as http://granite-predictor.models.svc:8080 (or give config.models or config.kserve)" }}
+{{- if not (or $config.discover $config.models ($config.kserve).enabled (has "UNDERSTUDY_DISCOVER" $variables) (has "UNDERSTUDY_MODELS" $variables)) }}
+{{- fail "\n\nconfig.discover: name at least one vLLM server, such as http://granite-predictor.models.svc:8080 (or give config.models, or set config.kserve.enabled: true)" }}
 {{- end }}
 
 {{- $embedded := include "understudy.embedded" . }}
@@ -54,9 +54,9 @@
 {{- if eq (include "understudy.port" .) (include "understudy.managementPort" .) }}
 {{- fail "\n\nconfig.server.management_port: must differ from config.server.port" }}
 {{- end }}
-{{- $needed := add (int .Values.preStopSleepSeconds) (include "understudy.shutdownGrace" . | int) }}
-{{- if lt (include "understudy.terminationGrace" . | int) (int $needed) }}
-{{- fail (printf "\n\nterminationGracePeriodSeconds: running requests would be killed; at least preStopSleepSeconds and config.server.shutdown_grace_seconds are needed, %d" (int $needed)) }}
+{{- $needed := include "understudy.drain" . | int }}
+{{- if lt (include "understudy.terminationGrace" . | int) $needed }}
+{{- fail (printf "\n\nterminationGracePeriodSeconds: running requests would be killed; at least preStopSleepSeconds, config.server.drain_seconds and config.server.shutdown_grace_seconds are needed, %d" $needed) }}
 {{- end }}
 
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}

@@ -100,9 +100,14 @@ annotations:
 {{- ((.Values.config).server).shutdown_grace_seconds | default 30 | int }}
 {{- end }}
 
+{{/* Seconds from the deletion of a pod until its running requests have had their time. */}}
+{{- define "understudy.drain" -}}
+{{- add (int .Values.preStopSleepSeconds) (((.Values.config).server).drain_seconds | default 0 | ceil | int) (include "understudy.shutdownGrace" . | int) }}
+{{- end }}
+
 {{- define "understudy.terminationGrace" -}}
 {{- if kindIs "invalid" .Values.terminationGracePeriodSeconds }}
-{{- add (int .Values.preStopSleepSeconds) (include "understudy.shutdownGrace" . | int) 10 }}
+{{- add (include "understudy.drain" . | int) 10 }}
 {{- else }}
 {{- int .Values.terminationGracePeriodSeconds }}
 {{- end }}
@@ -141,7 +146,7 @@ annotations:
 
 {{- define "understudy.kserve" -}}
 {{- $kserve := (.Values.config).kserve | default dict }}
-{{- if or .Values.rbac.kserve.enabled (and $kserve (ne (toString $kserve.enabled) "false")) }}true{{ end }}
+{{- if or .Values.rbac.kserve.enabled $kserve.enabled }}true{{ end }}
 {{- end }}
 
 {{/* The namespaces whose InferenceServices may be read, as a list in JSON. */}}

@@ -183,6 +183,8 @@ volumeMounts:
           audience: {{ . }}
           {{- end }}
       - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+      # OpenShift's CA of serving certificates, where there is one.
+      - configMap: {name: openshift-service-ca.crt, items: [{key: service-ca.crt, path: service-ca.crt}], optional: true}
       - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
 {{- end }}
 {{- range $one, $source := .root.Values.secretFiles }}
