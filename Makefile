@@ -105,6 +105,14 @@ docs: setup ## Build the documentation into site/
 openapi: setup ## Write the contract in openapi/ anew
 	$(BIN)/understudy openapi
 
+.PHONY: chart
+chart: setup ## Lint, render and pack the Helm chart into dist/chart, and write its dashboard anew
+	@$(PY) -m tests.chart
+
+.PHONY: lock
+lock: setup ## Pin what the container image installs, in deploy/requirements.lock
+	@$(PY) deploy/lock.py
+
 .PHONY: clean
 clean: ## Remove what the targets above made here (understudy-data stays)
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
