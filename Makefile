@@ -79,6 +79,10 @@ retrieval: setup vllm ## Ask a small handbook 42 questions in every way of searc
 soak-ingestion: setup ## Kill the ingestion worker 3000 times (KILLS=), and see that nothing is lost
 	@SOAK_KILLS=$(or $(KILLS),3000) $(PY) -m pytest -s tests/promises/test_ingestion_survives_kill.py $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup ## Ask schemathesis for thousands of odd requests (EXAMPLES= SEED=, ARGS= goes to it)
+	@$(PY) -m tests.support.fuzzing --max-examples $(or $(EXAMPLES),300) --seed $(or $(SEED),1) $(ARGS)
+
 .PHONY: check
 check: setup ## Lint, format, types and the layering of the imports
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@
     ├── UnprocessableRequest        422  invalid_request_error
     ├── ToolServerError             424  external_connector_error  a server of tools failed
     ├── RateLimited                 429  rate_limit_error        + retry-after
+    ├── HeadTooLarge                431  invalid_request_error   … code=request_head_too_large
     ├── UpstreamError               502  upstream_error          the server behind us failed
     │   ├── UpstreamUnavailable     503  service_unavailable     + retry-after
     │   │   └── UpstreamUnreachable 503  … code=upstream_unreachable
@@ -48,6 +49,7 @@ __all__ = [
     "Conflict",
     "FinalConflict",
     "GatewayError",
+    "HeadTooLarge",
     "InvalidRequest",
     "MethodNotAllowed",
     "MissingScope",
@@ -241,6 +243,14 @@ class RateLimited(GatewayError):
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
     default_retry_after = RETRY_AFTER_SECONDS
+
+
+class HeadTooLarge(GatewayError):
+    """The request line and the headers are more than is taken."""
+
+    status = 431
+    type = "invalid_request_error"
+    default_code = "request_head_too_large"
 
 
 class UpstreamError(GatewayError):

@@ -8,10 +8,10 @@ from litestar import Request, Response, post
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 
-from gateway.file_processors.schemas import ProcessedFile
+from gateway.file_processors.schemas import PROCESS_FORM, ProcessedFile
 from gateway.file_processors.service import FileProcessor
 from gateway.http.disconnect import Departure
-from gateway.http.intake import FormIntake
+from gateway.http.intake import TAKES_FORM, FormIntake
 from gateway.http.multipart import FormReader
 from gateway.identity.principal import Principal
 from gateway.observability.activity import Activity
@@ -24,6 +24,7 @@ def file_processor_routes(service: FileProcessor, intake: FormIntake) -> list[HT
         name="processFile",
         summary="Convert and chunk a file (LlamaStack)",
         tags=["Files"],
+        opt={TAKES_FORM: PROCESS_FORM},
     )
     async def process_file(
         request: Request[Any, Any, Any],

@@ -6,7 +6,18 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["ProcessedChunk", "ProcessedChunkMetadata", "ProcessedFile"]
+__all__ = ["PROCESS_FORM", "ProcessedChunk", "ProcessedChunkMetadata", "ProcessedFile"]
+
+PROCESS_FORM = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "file_id": {"type": "string"},
+        "chunking_strategy": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "oneOf": [{"required": ["file"]}, {"required": ["file_id"]}],
+}
+"""The form of a file to process as the OpenAPI document has it."""
 
 
 class ProcessedChunkMetadata(Struct, frozen=True, kw_only=True):

@@ -29,6 +29,11 @@ async def read_json_body(scope: Scope, receive: Receive, limit: int) -> bytes:
                 "content-encoding header.",
                 param="content-encoding",
             )
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise UnsupportedMediaType(
+                "A transfer-encoding other than 'chunked' is not supported.",
+                param="transfer-encoding",
+            )
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientDisconnected("The client left while sending its request.")

@@ -83,7 +83,6 @@ class Download:
             (b"content-type", self._media_type()),
             (b"content-length", b"%d" % (end - start)),
             (b"content-disposition", attachment(self._content.filename).encode("ascii")),
-            (b"x-content-type-options", b"nosniff"),
         ]
         if found is not None:
             headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, size)))

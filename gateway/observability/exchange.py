@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Headers = Sequence[tuple[bytes, bytes]]
 
 OPENAI_VERSION = (b"openai-version", b"2020-10-01")
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+"""A browser is to take an answer for what it says that it is, and never for a page."""
 
 
 class Exchange:
@@ -128,6 +130,7 @@ class Exchange:
             (b"x-request-id", self.request_id),
             (b"openai-processing-ms", b"%d" % milliseconds),
             OPENAI_VERSION,
+            NOSNIFF,
         )
 
     def log_fields(self) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def stored_completion_routes(
         order: Annotated[str | None, ORDER] = None,
         after: Annotated[str | None, AFTER] = None,
     ) -> Page[dict[str, Any]]:
-        page = page_request(limit=limit, order=order or order_of_list, after=after)
+        page = page_request(
+            limit=limit, order=order_of_list if order is None else order, after=after
+        )
         pairs = query_map(request, "metadata")
         return await service.list(principal, page, model=model, metadata=pairs)
 
@@ -94,7 +96,7 @@ def stored_completion_routes(
         order: Annotated[str | None, ORDER] = None,
         after: Annotated[str | None, AFTER] = None,
     ) -> Page[dict[str, Any]]:
-        page = page_request(limit=limit, order=order or "asc", after=after)
+        page = page_request(limit=limit, order="asc" if order is None else order, after=after)
         return await service.messages(principal, completion_id, page)
 
     return [list_completions, get_completion, update_completion, delete_completion, list_messages]

@@ -178,7 +178,8 @@ class VectorStoreService:
     ) -> tuple[VectorStoreRow, Model]:
         """The row that is asked for, but for what only servers know, and its model."""
         metadata = dict(wanted.metadata or {})
-        if isinstance(dimension := metadata.get("embedding_dimension"), int):
+        dimension = metadata.get("embedding_dimension")
+        if isinstance(dimension, int) and not isinstance(dimension, bool):
             metadata["embedding_dimension"] = str(dimension)  # LlamaStack's clients send either
         checked = check_metadata(metadata)
         model = self._model(principal, checked.get("embedding_model") or wanted.embedding_model)
