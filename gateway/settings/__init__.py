@@ -17,6 +17,7 @@ from gateway.settings.models import (
     backend_of,
 )
 from gateway.settings.responses import BatchSettings, ResponseSettings
+from gateway.settings.routing import ModelRoutingSettings, RoutingSettings
 from gateway.settings.safety import (
     DetectorSettings,
     GuardForm,
@@ -60,6 +61,7 @@ __all__ = [
     "IngestionSettings",
     "LimitSettings",
     "ModelKind",
+    "ModelRoutingSettings",
     "ModelSettings",
     "ModerationCategory",
     "ModerationSettings",
@@ -68,6 +70,7 @@ __all__ = [
     "PositiveInt",
     "ResponseSettings",
     "RetentionSettings",
+    "RoutingSettings",
     "SearchSettings",
     "Section",
     "ServerSettings",
@@ -92,6 +95,7 @@ class Settings(Section, frozen=True):
     discover: list[str | BackendSettings] = field(default_factory=list)
     """Model servers whose models are found by asking ``/v1/models``."""
     discover_interval_seconds: PositiveFloat = 10.0
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)

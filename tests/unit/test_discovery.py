@@ -38,6 +38,9 @@ class Server:
     async def find_kind(self) -> str:
         return "chat"
 
+    async def queue_length(self) -> None:
+        return None
+
     async def aclose(self) -> None:
         self.closed = True
 
