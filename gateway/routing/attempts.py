@@ -51,7 +51,17 @@ class Attempts:
     ``body`` and ``headers`` are looked into only where the model has several backends.
     """
 
-    __slots__ = ("_backend", "_body", "_headers", "_key", "_model", "_next", "count", "tried")
+    __slots__ = (
+        "_backend",
+        "_body",
+        "_headers",
+        "_key",
+        "_model",
+        "_next",
+        "_since",
+        "count",
+        "tried",
+    )
 
     def __init__(self, model: Model, body: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._model = model
@@ -71,6 +81,7 @@ class Attempts:
             backend = self._first()
         self.count += 1
         self._backend = backend
+        self._since = backend.breaker.successes
         backend.load.in_flight += 1
         return backend
 
@@ -80,6 +91,7 @@ class Attempts:
         backend.load.in_flight -= 1
         if outcome is None:
             backend.breaker.succeeded()
+            backend.load.down = False
         elif isinstance(outcome, GatewayError):
             self._judge(backend, outcome)
 
@@ -111,10 +123,9 @@ class Attempts:
         assert backend is not None  # something is always worth a first attempt
         return backend
 
-    @staticmethod
-    def _judge(backend: Backend, error: GatewayError) -> None:
+    def _judge(self, backend: Backend, error: GatewayError) -> None:
         reason = reason_of(error)
         if reason is not None:
-            backend.breaker.failed(reason, error.retry_after)
+            backend.breaker.failed(reason, retry_after=error.retry_after, since=self._since)
         elif error.status < 500 and error.status != 499:
             backend.breaker.succeeded()  # it works well enough to tell a caller of a mistake

@@ -2,7 +2,7 @@
 
 ::
 
-             failures in a row, or no connection
+             failures in a row, no connection, a hang
     closed ────────────────────────────────────────► open
       ▲ ▲                                          │   ▲
       │ └────── a good answer, of whatever ────────┤   │ the probe fails: twice as long
@@ -71,6 +71,7 @@ class Breaker:
         "reason",
         "settings",
         "state",
+        "successes",
     )
 
     def __init__(
@@ -86,6 +87,8 @@ class Breaker:
         self.state: BreakerState = "closed"
         self.reason: Reason | None = None
         """Why it isn't closed."""
+        self.successes = 0
+        """How often it has worked."""
         self._clock = clock
         self._jitter = jitter
         self._changed = changed
@@ -111,14 +114,20 @@ class Breaker:
     def succeeded(self) -> None:
         """It has given a good answer, or one that tells a caller of a mistake."""
         self._failures = 0
+        self.successes += 1
         if self.state != "closed":
             self._trips = 0
             self.reason = None
             self._become("closed")
 
-    def failed(self, reason: Reason, retry_after: float | None = None) -> None:
+    def failed(
+        self, reason: Reason, *, retry_after: float | None = None, since: int | None = None
+    ) -> None:
         """A caller's request failed there. What fails while the breaker is open was sent before,
         or as a last resort, and says nothing new.
+
+        ``since`` is what ``successes`` was when it was sent: where nothing has worked in all that
+        time, a slow server hangs, and no further caller needs to find that out.
         """
         if self.state != "closed":
             return
@@ -126,7 +135,8 @@ class Breaker:
             self._set_aside(retry_after or 1.0)
             return
         self._failures += 1
-        if reason == "unreachable" or self._failures >= self.settings.breaker_failures:
+        hangs = reason == "slow" and since == self.successes
+        if reason == "unreachable" or hangs or self._failures >= self.settings.breaker_failures:
             self._open(reason)
 
     def probe_is_due(self) -> bool:
