@@ -27,6 +27,7 @@ from gateway.settings.models import (
     backend_of,
 )
 from gateway.settings.responses import BatchSettings, ResponseSettings
+from gateway.settings.routing import ModelRoutingSettings, RoutingSettings
 from gateway.settings.safety import (
     DetectorSettings,
     GuardForm,
@@ -75,6 +76,7 @@ __all__ = [
     "KubernetesSettings",
     "LimitSettings",
     "ModelKind",
+    "ModelRoutingSettings",
     "ModelSettings",
     "ModerationCategory",
     "ModerationSettings",
@@ -84,6 +86,7 @@ __all__ = [
     "PositiveInt",
     "ResponseSettings",
     "RetentionSettings",
+    "RoutingSettings",
     "Scope",
     "SearchSettings",
     "Section",
@@ -110,6 +113,7 @@ class Settings(Section, frozen=True):
     discover: list[str | BackendSettings] = field(default_factory=list)
     """Model servers whose models are found by asking ``/v1/models``."""
     discover_interval_seconds: PositiveFloat = 10.0
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
