@@ -9,11 +9,13 @@ from typing import Any, cast
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
+from msgspec.structs import replace
 
 from adapters.vllm import VllmServer
 from gateway.agentic import Agentic
 from gateway.chat.routes import chat_routes
 from gateway.chat.service import CHAT
+from gateway.check.systems import Systems
 from gateway.completions.routes import completion_routes
 from gateway.completions.service import COMPLETION
 from gateway.database.engine import Database
@@ -54,7 +56,7 @@ from gateway.rerank.routes import rerank_routes
 from gateway.rerank.service import INFERENCE_RERANK, RERANK
 from gateway.routing.catalog import Catalog
 from gateway.routing.discovery import Discovery
-from gateway.settings import BackendSettings, Settings
+from gateway.settings import BackendSettings, Settings, VectorSettings
 from gateway.state import State
 from gateway.stateful import Stateful
 from gateway.tokenize.routes import tokenize_routes
@@ -267,3 +269,32 @@ def queue_of(settings: Settings, database: Database) -> JobQueue:
     from adapters.procrastinate import ProcrastinateQueue
 
     return ProcrastinateQueue(database, lease_seconds=settings.ingestion.lease_seconds)
+
+
+def systems_of(settings: Settings) -> Systems:
+    """The same systems for ``understudy check``, each made when it is looked at."""
+    data_dir = Path(settings.data_dir).absolute()
+
+    def index(vectors: VectorSettings) -> VectorIndex:
+        return _vector_index(replace(settings, vectors=vectors), data_dir)
+
+    def index_is_taken(folder: Path) -> bool:
+        from adapters.milvus import is_taken
+
+        return is_taken(folder)
+
+    return Systems(
+        settings=settings,
+        data_dir=data_dir,
+        model_server=lambda backend: VllmServer(
+            backend, timeouts=settings.timeouts, limits=settings.limits
+        ),
+        database=lambda: Database(settings.database, data_dir),
+        objects=lambda: _object_store(settings, data_dir),
+        index=index,
+        index_is_taken=index_is_taken,
+        converter=lambda: _converter(settings),
+        search=lambda: _outside(settings).search,
+        tool_servers=lambda: _outside(settings).servers,
+        detectors=lambda: _detectors(settings),
+    )

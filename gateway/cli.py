@@ -32,12 +32,17 @@ _data_dir_option = click.option(
 
 
 class _Commands(click.Group):
-    """Loads ``db`` when it is asked for, since what it needs takes a while to load."""
+    """Loads ``check`` and ``db`` when they are asked for: what they need takes a while to load."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "db"])
+        return sorted([*super().list_commands(ctx), "check", "db"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "check":
+            from gateway.app import systems_of
+            from gateway.check.command import check_command
+
+            return check_command(systems_of)
         if cmd_name != "db":
             return super().get_command(ctx, cmd_name)
         from gateway.app import queue_of

@@ -1,4 +1,4 @@
-"""Kubernetes' API, as far as the gateway needs it: a few plain HTTP calls and no client of its own."""
+"""Kubernetes' API, as far as the gateway needs it: a few plain HTTP calls, no client library."""
 
 from adapters.kubernetes.cluster import Cluster
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec import field
 
 from gateway.settings.documents import DocumentSettings, IngestionSettings, SearchSettings
+from gateway.settings.kserve import KServeSettings
 from gateway.settings.models import (
     BackendSettings,
     BackendTimeoutSettings,
@@ -58,6 +59,7 @@ __all__ = [
     "GuardForm",
     "GuardModelSettings",
     "IngestionSettings",
+    "KServeSettings",
     "LimitSettings",
     "ModelKind",
     "ModelSettings",
@@ -92,6 +94,7 @@ class Settings(Section, frozen=True):
     discover: list[str | BackendSettings] = field(default_factory=list)
     """Model servers whose models are found by asking ``/v1/models``."""
     discover_interval_seconds: PositiveFloat = 10.0
+    kserve: KServeSettings = field(default_factory=KServeSettings)
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
