@@ -35,6 +35,8 @@ _ELSE = "Look into its log."
 
 def mend_of(error: GatewayError) -> str:
     """By the error's code, or by what its cause says where that is more exact."""
+    if "credentials" in error.message:
+        return _BY_CODE["upstream_refused_credentials"]
     for cause in causes(error):
         if isinstance(cause, ssl.SSLError):
             return _BY_CODE["upstream_tls_failed"]
