@@ -19,7 +19,14 @@ from gateway.observability.exporters import Signal, load_exporters
 
 __all__ = ["probes"]
 
-_DEFAULT = "http://localhost:4318"
+_IN_SHORT = {
+    "Connection refused": "nothing listens there (connection refused)",
+    "Name or service not known": "no name server that is asked here knows its host",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is from no authority that is trusted here",
+    "WRONG_VERSION_NUMBER": "it doesn't speak TLS",
+}
+"""For what an HTTP library says at length."""
+
 _CALLS: dict[Signal, Any] = {"traces": (), "metrics": MetricsData(resource_metrics=[])}
 
 
@@ -49,13 +56,17 @@ async def _look(signal: Signal, environment: Mapping[str, str]) -> list[Outcome]
 async def _export(exporter: Any, batch: Any) -> Outcome:
     if type(exporter).__name__.startswith("Console"):
         return fine("written to standard output")
-    said = _Listener()
+    said = _Listener(type(exporter).__module__)
     logger = logging.getLogger("opentelemetry")
     logger.addHandler(said)
+    exporting = asyncio.ensure_future(_in_thread(lambda: exporter.export(batch)))
     try:
-        result = await _in_thread(lambda: exporter.export(batch))
+        # The first word of trouble is the most exact, and exporters try again for long.
+        await asyncio.wait([exporting, said.heard], return_when=asyncio.FIRST_COMPLETED)
+        result = await exporting if exporting.done() else None
     finally:
         logger.removeHandler(said)
+        exporting.cancel()
         # On a thread of its own as well: it waits for an export that was given up.
         threading.Thread(target=exporter.shutdown, daemon=True).start()
     if getattr(result, "name", "") == "SUCCESS":
@@ -71,12 +82,23 @@ async def _export(exporter: Any, batch: Any) -> Outcome:
 class _Listener(logging.Handler):
     """Keeps why an export failed, which exporters only log. Their words hold no header."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         super().__init__(logging.WARNING)
+        self._module = module
+        self._loop = asyncio.get_running_loop()
+        self.heard: asyncio.Future[None] = self._loop.create_future()
         self.words = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.words = record.getMessage().partition("\n")[0][:300]
+        if not self.words and (record.name == self._module or ".grpc." in record.name):
+            text = record.getMessage().partition("\n")[0]
+            short = (words for sign, words in _IN_SHORT.items() if sign in text)
+            self.words = next(short, text[:300])
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if not self.heard.done():
+            self.heard.set_result(None)
 
 
 async def _in_thread(call: Callable[[], Any]) -> Any:

@@ -56,8 +56,8 @@ async def test_a_model_server_is_asked_for_one_token(upstream: FakeVllm, tmp_pat
     found = await check_one(tmp_path, "model server", discover=[upstream.url])
     assert (found.state, found.address) == ("ok", upstream.root_url)
     assert re.fullmatch(r"fake-chat \(chat\) chatted in [\d.]+ s", found.found)
-    [request] = upstream.requests_to(CHAT)
-    assert request.json["max_tokens"] == 1
+    [body] = [one.json for one in upstream.requests_to(CHAT) if one.method == "POST"]
+    assert body["max_tokens"] == 1
 
 
 async def test_an_embedding_model_makes_a_vector(embedding_upstream: FakeVllm, tmp_path: Path):
@@ -392,10 +392,9 @@ async def test_an_empty_batch_goes_to_the_collector(
     assert [one.state for one in good] == ["ok", "ok"]
     assert collector.spans == []
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", nobody())
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
     bad = await check(tmp_path, "OTLP traces", "OTLP metrics")
     assert [one.state for one in bad] == ["failed", "failed"]
-    assert all("the export failed: " in one.found for one in bad)
+    assert all("nothing listens there" in one.found for one in bad)
     assert "4318" in (bad[0].mend or "")
 
 

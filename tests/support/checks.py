@@ -65,7 +65,7 @@ def denying(endpoint: str, denied: Callable[[str, str], bool]) -> Iterator[str]:
             finally:
                 caller.close()
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on  # noqa: N815  (as it is named there)
 
         def _answer(self, status: int, data: bytes, kind: str, etag: str | None = None) -> None:
             self.send_response(status)
