@@ -4,6 +4,7 @@ An adapter fulfils a port and is known by ``app.py`` alone; ``tests/contract`` h
 each port, which runs on every adapter.
 """
 
+from gateway.ports.backend_source import BackendSource
 from gateway.ports.content_detector import ContentDetector, Detection
 from gateway.ports.document_converter import (
     Chunk,
@@ -36,6 +37,7 @@ from gateway.ports.web_search import WebPage, WebSearch, WebSearchFailed
 
 __all__ = [
     "Answer",
+    "BackendSource",
     "Chunk",
     "ChunkSizes",
     "ContentDetector",

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx
-from msgspec import Struct, field
 
 from gateway.errors import GatewayError
-from gateway.ports import ModelServer, ServedModel, ServerKind
-from gateway.routing.catalog import Backend, Catalog, Model
-from gateway.routing.guard_names import guard_form
-from gateway.settings import BackendSettings, ModelKind, ModelSettings, Settings, backend_of
+from gateway.ports import BackendSource, ModelServer
+from gateway.routing.assembly import Assembly
+from gateway.routing.catalog import Catalog
+from gateway.routing.server_state import ServerState, identity_of
+from gateway.settings import BackendSettings, ModelSettings, Settings, SettingsError, backend_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,22 +31,13 @@ FIRST_ROUND_SECONDS = 3.0
 RETRY_SECONDS = 2.0
 """How soon a server that didn't answer is asked again."""
 
+SOURCE_RETRY_SECONDS = 5.0
+"""How soon a source that failed is watched again."""
+
+DRAIN_LOOK_SECONDS = 0.1
+"""How often a server that isn't used any more is looked at for requests that still run there."""
+
 ServerFactory = Callable[[BackendSettings], ModelServer]
-
-
-class ServerState(Struct, kw_only=True, eq=False):
-    """What is known of one server. ``up`` is ``None`` until it was asked once."""
-
-    server: ModelServer
-    provider_id: str
-    discovered: bool
-    """Whether its models are offered under their own names, or only where ``models`` says."""
-    up: bool | None = None
-    message: str = "not asked yet"
-    models: Sequence[ServedModel] = ()
-    kind: ServerKind | None = None
-    dimensions: dict[str, int] = field(default_factory=dict)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Discovery:
@@ -54,6 +46,9 @@ class Discovery:
     Every server is asked on its own, so that one that hangs holds up no other. A server that is
     down keeps the models it had: calls to them say that it is unavailable, which is truer than
     saying that they don't exist.
+
+    Which servers there are comes from the configuration, which :meth:`configure` replaces, and
+    from ``sources``. A server that is named no more finishes the requests it has and is closed.
     """
 
     def __init__(
@@ -63,23 +58,31 @@ class Discovery:
         make_server: ServerFactory,
         *,
         answered: Callable[[ModelServer, bool], None] = lambda *_: None,
+        sources: Sequence[BackendSource] = (),
     ) -> None:
         self._catalog = catalog
-        self._interval = settings.discover_interval_seconds
+        self._make_server = make_server
         self._answered = answered
-        self._models = settings.models
-        self._known: dict[str, Model] = {}
+        self._sources = sources
+        self._assembly = Assembly()
+        self._interval = settings.discover_interval_seconds
+        self._models: Sequence[ModelSettings] = settings.models
+        self._discover: Sequence[BackendSettings] = [backend_of(one) for one in settings.discover]
+        self._offered: dict[str, Sequence[ModelSettings]] = {}
         self._servers: dict[BackendSettings, ServerState] = {}
-        for entry in settings.discover:
-            self._add(backend_of(entry), make_server, discovered=True)
-        for model in settings.models:
-            for backend in model.backends:
-                self._add(backend, make_server, discovered=False)
-        self._rebuild()
+        self._watchers: dict[BackendSettings, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._draining: dict[ModelServer, asyncio.Task[None]] = {}
+        self._take(self._models, self._discover, self._offered)
 
     @property
     def servers(self) -> list[ServerState]:
         return list(self._servers.values())
+
+    @property
+    def draining(self) -> int:
+        """How many servers are used no more and still have requests."""
+        return len(self._draining)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -89,18 +92,50 @@ class Discovery:
         servers that are up. One that is down doesn't hold the start up.
         """
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._watch(state)) for state in self._servers.values()]
+            self._group = group
+            for key in self._servers:
+                self._begin(key)
+            followers = [group.create_task(self._follow(source)) for source in self._sources]
             try:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FIRST_ROUND_SECONDS):
-                        for state in self._servers.values():
+                        for state in list(self._servers.values()):
                             await state.asked.wait()
                 yield
             finally:
-                for task in tasks:
+                self._group = None
+                for task in (*followers, *self._watchers.values(), *self._draining.values()):
                     task.cancel()
-        for state in self._servers.values():
-            await state.server.aclose()
+        for server in (*self._draining, *(state.server for state in self._servers.values())):
+            await server.aclose()
+
+    def configure(
+        self,
+        models: Sequence[ModelSettings],
+        discover: Iterable[str | BackendSettings],
+        *,
+        interval: float | None = None,
+    ) -> None:
+        """From now on, these in place of what was configured before; what sources said stays.
+
+        Servers that stay keep their connections. Raises ``SettingsError`` when a server can't be
+        made of its settings, and then nothing has changed.
+        """
+        servers = [backend_of(one) for one in discover]
+        self._take(models, servers, self._offered)
+        self._models, self._discover = models, servers
+        if interval is not None:
+            self._interval = interval
+
+    def offer(self, source: str, models: Sequence[ModelSettings]) -> None:
+        """From now on the source of this name has these models, in place of those it had.
+
+        A model without backends is left out. Where the configuration has a name too, its model is
+        taken. Raises ``SettingsError`` as :meth:`configure` does.
+        """
+        offered = self._offered | {source: [model for model in models if model.backends]}
+        self._take(self._models, self._discover, offered)
+        self._offered = offered
 
     async def refresh(self, state: ServerState) -> None:
         """Ask one server what it runs. Never raises for what the server does wrong."""
@@ -141,6 +176,19 @@ class Discovery:
             state.asked.set()
             await asyncio.sleep(self._interval if state.up else min(RETRY_SECONDS, self._interval))
 
+    async def _follow(self, source: BackendSource) -> None:
+        """Take over what a source says, for as long as the gateway runs."""
+        while True:
+            try:
+                async for models in source.watch():
+                    try:
+                        self.offer(source.name, models)
+                    except SettingsError as error:
+                        logger.error("%s: %s; what it said before stays", source.name, error)  # noqa: TRY400  (its words say all)
+            except Exception:  # a source's failure must not end the servers' discovery
+                logger.exception("%s: watching failed; it goes on", source.name)
+            await asyncio.sleep(SOURCE_RETRY_SECONDS)
+
     def _note(self, state: ServerState, *, up: bool, message: str) -> None:
         if state.up is not up or (up and state.message != message):
             level = logging.INFO if up else logging.WARNING
@@ -149,104 +197,80 @@ class Discovery:
         state.message = message
         self._answered(state.server, up)
 
-    def _add(
-        self, backend: BackendSettings, make_server: ServerFactory, *, discovered: bool
+    def _take(
+        self,
+        models: Sequence[ModelSettings],
+        discover: Sequence[BackendSettings],
+        offered: dict[str, Sequence[ModelSettings]],
     ) -> None:
-        key = _identity(backend)
-        if key not in self._servers:
-            server = make_server(backend)
-            number = len(self._servers) + 1
-            self._servers[key] = ServerState(
-                server=server,
-                provider_id=server.provider if number == 1 else f"{server.provider}-{number}",
-                discovered=discovered,
-            )
+        """Have exactly the servers that these name, and the catalog anew."""
+        wanted: dict[BackendSettings, tuple[BackendSettings, bool]] = {}
+        for backend in discover:
+            wanted.setdefault(identity_of(backend), (backend, True))
+        for model in itertools.chain(models, *offered.values()):
+            for backend in model.backends:
+                wanted.setdefault(identity_of(backend), (backend, False))
+        made = self._made(wanted)
+        gone = self._servers.keys() - wanted.keys()
+        dropped = [self._drop(key) for key in gone]
+        servers = {}
+        for key, (_, discovered) in wanted.items():
+            if key in made:
+                server = made[key]
+                self._servers[key] = ServerState(
+                    server=server, provider_id=self._free_id(server.provider), discovered=discovered
+                )
+            servers[key] = self._servers[key]
+            servers[key].discovered = discovered
+        self._servers = servers  # in the order of the settings
+        for key in made:
+            self._begin(key)
+        self._rebuild([*models, *itertools.chain.from_iterable(offered.values())])
+        for state in dropped:
+            self._retire(state.server)
 
-    def _rebuild(self) -> None:
-        """The catalog anew: the configured models first, then what was discovered."""
-        models = [self._configured(model) for model in self._models]
-        names = {name for model in models for name in (model.id, *model.aliases)}
-        found: dict[str, list[tuple[ServerState, ServedModel]]] = {}
-        for state in self._servers.values():
-            if state.discovered:
-                for served in state.models:
-                    if served.name not in names:
-                        found.setdefault(served.name, []).append((state, served))
-        models += [self._found(name, places) for name, places in found.items()]
-        self._known = {model.id: model for model in models}
+    def _made(
+        self, wanted: dict[BackendSettings, tuple[BackendSettings, bool]]
+    ) -> dict[BackendSettings, ModelServer]:
+        """The servers that aren't there yet: all of them, or ``SettingsError``."""
+        return {
+            key: self._make_server(backend)
+            for key, (backend, _) in wanted.items()
+            if key not in self._servers
+        }
+
+    def _free_id(self, provider: str) -> str:
+        taken = {state.provider_id for state in self._servers.values()}
+        names = (provider if n == 1 else f"{provider}-{n}" for n in itertools.count(1))
+        return next(name for name in names if name not in taken)
+
+    def _begin(self, key: BackendSettings) -> None:
+        """Ask a server from now on, where the gateway runs already."""
+        if self._group is not None:
+            self._watchers[key] = self._group.create_task(self._watch(self._servers[key]))
+
+    def _drop(self, key: BackendSettings) -> ServerState:
+        if (watcher := self._watchers.pop(key, None)) is not None:
+            watcher.cancel()
+        return self._servers.pop(key)
+
+    def _retire(self, server: ModelServer) -> None:
+        """Nothing names it any more: let it finish what it has."""
+        logger.info("%s: not used any more", server.name)
+        if self._group is not None:
+            self._draining[server] = self._group.create_task(self._drain(server))
+
+    async def _drain(self, server: ModelServer) -> None:
+        """Close a server when it has no request left. Each one ends by its own time limits."""
+        await asyncio.sleep(DRAIN_LOOK_SECONDS)  # who has just chosen it has not begun yet
+        while server.busy_connections:  # noqa: ASYNC110  (counts as it is, in a hot path)
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+        await server.aclose()
+        del self._draining[server]
+
+    def _rebuild(self, configured: Sequence[ModelSettings] | None = None) -> None:
+        if configured is None:
+            configured = [*self._models, *itertools.chain.from_iterable(self._offered.values())]
+        models = self._assembly.build(configured, self._servers)
         asked = [state for state in self._servers.values() if state.discovered]
         self._catalog.replace(models, complete=all(state.kind is not None for state in asked))
-
-    def _configured(self, model: ModelSettings) -> Model:
-        backends, providers = [], []
-        kind, dimension, context_length = model.kind, None, None
-        for settings in model.backends:
-            state = self._servers[_identity(settings)]
-            name = settings.model or model.id
-            providers.append(state.provider_id)
-            backends.append(
-                Backend(
-                    server=state.server,
-                    model=name,
-                    weight=settings.weight,
-                    priority=settings.priority,
-                )
-            )
-            kind = kind or _kind(state, model.id, name)
-            dimension = dimension or state.dimensions.get(name)
-            context_length = context_length or _context_length(state, name)
-        return self._model(
-            Model(
-                id=model.id,
-                backends=backends,
-                kind=kind,
-                aliases=model.aliases,
-                providers=providers,
-                dimension=dimension,
-                context_length=context_length,
-            )
-        )
-
-    def _found(self, name: str, places: list[tuple[ServerState, ServedModel]]) -> Model:
-        first, served = places[0]
-        return self._model(
-            Model(
-                id=name,
-                backends=[Backend(server=state.server, model=name) for state, _ in places],
-                kind=_kind(first, name),
-                providers=[state.provider_id for state, _ in places],
-                dimension=first.dimensions.get(name),
-                context_length=served.context_length,
-            )
-        )
-
-    def _model(self, model: Model) -> Model:
-        """The model, with the time at which it was first seen."""
-        if (known := self._known.get(model.id)) is not None:
-            model.created = known.created
-        return model
-
-
-def _identity(backend: BackendSettings) -> BackendSettings:
-    """What makes two backends the same server: all but what concerns one model there."""
-    return BackendSettings(
-        url=backend.url.rstrip("/").removesuffix("/v1"),
-        api_key=backend.api_key,
-        api_key_file=backend.api_key_file,
-        ca_file=backend.ca_file,
-        client_cert=backend.client_cert,
-        client_key=backend.client_key,
-        forward_headers=backend.forward_headers,
-        timeouts=backend.timeouts,
-    )
-
-
-def _kind(state: ServerState, *names: str) -> ModelKind | None:
-    """What a model with these names is for: a server that chats may run a guard."""
-    if state.kind == "chat" and any(guard_form(name) for name in names):
-        return "moderation"
-    return state.kind
-
-
-def _context_length(state: ServerState, name: str) -> int | None:
-    return next((model.context_length for model in state.models if model.name == name), None)
