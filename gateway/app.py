@@ -40,6 +40,7 @@ from gateway.observability.otlp_metrics import MetricsPusher
 from gateway.observability.telemetry import Telemetry
 from gateway.observability.tracing import Tracing
 from gateway.ports import (
+    BackendSource,
     ContentDetector,
     DocumentConverter,
     JobQueue,
@@ -84,7 +85,11 @@ class Application:
         self._surroundings: AbstractAsyncContextManager[None] = nullcontext()
         self.catalog = Catalog()
         self.discovery = Discovery(
-            settings, self.catalog, self._model_server, answered=self._server_answered
+            settings,
+            self.catalog,
+            self._model_server,
+            answered=self._server_answered,
+            sources=_sources(settings),
         )
         self.state = _state(settings)
         self.client = ModelClient(self.catalog)
@@ -215,6 +220,15 @@ def _state(settings: Settings) -> State:
         queue=queue_of(settings, database),
         upgrade=upgrade,
     )
+
+
+def _sources(settings: Settings) -> list[BackendSource]:
+    """What tells of models beside the configuration."""
+    if not settings.kserve.enabled:
+        return []
+    from adapters.kubernetes import KServe
+
+    return [KServe(settings.kserve)]
 
 
 def _object_store(settings: Settings, data_dir: Path) -> ObjectStore:

@@ -169,9 +169,10 @@ def _run(
 
 
 def _check_that_it_can_serve(settings: Settings) -> None:
-    if not settings.models and not settings.discover:
+    if not (settings.models or settings.discover or settings.kserve.enabled):
         raise SettingsError(
-            "no model server: give --vllm URL, or `discover:` or `models:` in --config FILE"
+            "no model server: give --vllm URL, or `discover:`, `models:` or `kserve:` in "
+            "--config FILE"
         )
 
 

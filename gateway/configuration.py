@@ -24,6 +24,7 @@ from msgspec import Struct
 from gateway.settings import (
     BackendSettings,
     DocumentSettings,
+    KServeSettings,
     ModerationSettings,
     ObjectSettings,
     Settings,
@@ -138,6 +139,7 @@ def _check(settings: Settings) -> None:
         _check_backend(f"discover.{index}", backend_of(entry))
     if settings.server.management_port == settings.server.port:
         raise SettingsError("server.management_port: must differ from server.port")
+    _check_kserve(settings.kserve)
     _check_database(settings.database.url)
     _check_objects(settings.objects)
     _check_documents(settings.documents)
@@ -151,6 +153,15 @@ def _check(settings: Settings) -> None:
     _check_hosts("urls", settings.urls.allowed_hosts)
     _check_files("urls", settings.urls, "ca_file")
     _check_web_search(settings.web_search)
+
+
+def _check_kserve(kserve: KServeSettings) -> None:
+    if not kserve.enabled:
+        return
+    if kserve.api_server is not None and not _is_server_url(kserve.api_server):
+        raise SettingsError("kserve.api_server: expected https://host:port")
+    _check_files("kserve", kserve, "ca_file", "token_file", "services_ca_file")
+    _check_files("kserve", kserve, "services_token_file")
 
 
 def _check_database(url: str | None) -> None:
@@ -272,6 +283,8 @@ def _check_backend(path: str, backend: BackendSettings) -> None:
         raise SettingsError(
             f"{path}.api_key: holds a character that no HTTP header can carry, maybe a line's end"
         )
+    if backend.address is not None and backend.resolve:
+        raise SettingsError(f"{path}: give address or resolve, not both")
     if (backend.client_cert is None) != (backend.client_key is None):
         raise SettingsError(f"{path}: client_cert and client_key go together")
     for name in backend.forward_headers:

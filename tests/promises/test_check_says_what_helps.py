@@ -463,7 +463,9 @@ def test_a_failure_is_the_exit_status(tmp_path: Path):
     result = run("--vllm", nobody(), "--data-dir", str(tmp_path / "data"))
     assert result.exit_code == 1
     assert re.search(
-        r"^failed +model server +http://127.0.0.1:\d+ +The model server can't", result.output, re.M
+        r"^failed +model server +http://127.0.0.1:\d+ +The model server can't",
+        result.output,
+        re.MULTILINE,
     )
     assert "→ Compare the address" in result.output
     assert re.search(r"\d+ ok, 1 failed, 2 skipped$", result.output.strip())
