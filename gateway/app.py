@@ -15,7 +15,7 @@ from adapters.vllm import VllmServer
 from gateway.agentic import Agentic
 from gateway.chat.routes import chat_routes
 from gateway.chat.service import CHAT
-from gateway.check.systems import Systems
+from gateway.check.systems import KServeNamespace, Systems
 from gateway.completions.routes import completion_routes
 from gateway.completions.service import COMPLETION
 from gateway.database.engine import Database
@@ -297,6 +297,20 @@ def systems_of(settings: Settings) -> Systems:
 
         return is_taken(folder)
 
+    async def kserve() -> list[KServeNamespace]:
+        from adapters.kubernetes import KServe
+
+        return [
+            KServeNamespace(
+                namespace=one.namespace,
+                services=one.services,
+                models=[served.model for served in one.served],
+                problem=one.problem,
+                status=one.status,
+            )
+            for one in await KServe(settings.kserve).look()
+        ]
+
     return Systems(
         settings=settings,
         data_dir=data_dir,
@@ -311,4 +325,5 @@ def systems_of(settings: Settings) -> Systems:
         search=lambda: _outside(settings).search,
         tool_servers=lambda: _outside(settings).servers,
         detectors=lambda: _detectors(settings),
+        kserve=kserve,
     )

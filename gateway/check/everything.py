@@ -10,6 +10,7 @@ from gateway.check import (
     database,
     documents,
     files,
+    kserve,
     models,
     objects,
     outside,
@@ -22,6 +23,7 @@ from gateway.check.systems import Systems
 __all__ = ["probes_of"]
 
 _SOURCES = (
+    kserve.probes,
     files.probes,
     database.probes,
     objects.probes,

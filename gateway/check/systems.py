@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -19,7 +19,19 @@ from gateway.ports import (
 )
 from gateway.settings import BackendSettings, Settings, VectorSettings
 
-__all__ = ["Systems"]
+__all__ = ["KServeNamespace", "Systems"]
+
+
+class KServeNamespace(Struct, frozen=True, kw_only=True):
+    """What a namespace has of InferenceServices, or why it can't be told."""
+
+    namespace: str
+    services: int = 0
+    models: Sequence[str] = ()
+    """Those that are ready."""
+    problem: str | None = None
+    status: int | None = None
+    """The API server's, where it refused."""
 
 
 class Systems(Struct, frozen=True, kw_only=True):
@@ -40,3 +52,4 @@ class Systems(Struct, frozen=True, kw_only=True):
     search: Callable[[], WebSearch | None]
     tool_servers: Callable[[], ToolServer]
     detectors: Callable[[], dict[str, ContentDetector]]
+    kserve: Callable[[], Awaitable[Sequence[KServeNamespace]]]

@@ -129,12 +129,12 @@ class ApiServer(Serving):
             made = copy.deepcopy(given)
             key = (made["metadata"]["namespace"], made["metadata"]["name"])
             before = self._objects.get(key)
-            await self._record("MODIFIED" if before else "ADDED", made, before)
+            await self._happened("MODIFIED" if before else "ADDED", made, before)
             self._objects[key] = made
 
     async def delete(self, name: str, namespace: str = NAMESPACE) -> None:
         gone = copy.deepcopy(self._objects.pop((namespace, name)))
-        await self._record("DELETED", gone, gone)
+        await self._happened("DELETED", gone, gone)
 
     async def compact(self) -> None:
         """Forget every version up to now, as etcd does after some minutes."""
@@ -149,7 +149,9 @@ class ApiServer(Serving):
         async with self._changed:
             self._changed.notify_all()
 
-    async def _record(self, kind: str, one: dict[str, Any], before: dict[str, Any] | None) -> None:
+    async def _happened(
+        self, kind: str, one: dict[str, Any], before: dict[str, Any] | None
+    ) -> None:
         self._version += 1
         one["metadata"]["resourceVersion"] = str(self._version)
         self._events.append((self._version, kind, one, before))
