@@ -9,11 +9,13 @@ from typing import Any, cast
 
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
+from msgspec.structs import replace
 
 from adapters.vllm import VllmServer
 from gateway.agentic import Agentic
 from gateway.chat.routes import chat_routes
 from gateway.chat.service import CHAT
+from gateway.check.systems import KServeNamespace, Systems
 from gateway.completions.routes import completion_routes
 from gateway.completions.service import COMPLETION
 from gateway.database.engine import Database
@@ -45,6 +47,7 @@ from gateway.observability.otlp_metrics import MetricsPusher
 from gateway.observability.telemetry import Telemetry
 from gateway.observability.tracing import Tracing
 from gateway.ports import (
+    BackendSource,
     ContentDetector,
     DocumentConverter,
     JobQueue,
@@ -61,7 +64,7 @@ from gateway.rerank.routes import rerank_routes
 from gateway.rerank.service import INFERENCE_RERANK, RERANK
 from gateway.routing.catalog import Catalog
 from gateway.routing.discovery import Discovery
-from gateway.settings import BackendSettings, Settings
+from gateway.settings import BackendSettings, Settings, VectorSettings
 from gateway.state import State
 from gateway.stateful import Stateful
 from gateway.tokenize.routes import tokenize_routes
@@ -89,7 +92,11 @@ class Application:
         self._surroundings: AbstractAsyncContextManager[None] = nullcontext()
         self.catalog = Catalog()
         self.discovery = Discovery(
-            settings, self.catalog, self._model_server, observer=self.metrics.routing
+            settings,
+            self.catalog,
+            self._model_server,
+            observer=self.metrics.routing,
+            sources=_sources(settings),
         )
         self.state = _state(settings)
         self.client = ModelClient(self.catalog)
@@ -257,6 +264,15 @@ def _state(settings: Settings) -> State:
     )
 
 
+def _sources(settings: Settings) -> list[BackendSource]:
+    """What tells of models beside the configuration."""
+    if not settings.kserve.enabled:
+        return []
+    from adapters.kubernetes import KServe
+
+    return [KServe(settings.kserve)]
+
+
 def _object_store(settings: Settings, data_dir: Path) -> ObjectStore:
     if settings.objects.kind == "minio":
         from adapters.minio import MinioObjectStore
@@ -309,3 +325,47 @@ def queue_of(settings: Settings, database: Database) -> JobQueue:
     from adapters.procrastinate import ProcrastinateQueue
 
     return ProcrastinateQueue(database, lease_seconds=settings.ingestion.lease_seconds)
+
+
+def systems_of(settings: Settings) -> Systems:
+    """The same systems for ``understudy check``, each made when it is looked at."""
+    data_dir = Path(settings.data_dir).absolute()
+
+    def index(vectors: VectorSettings) -> VectorIndex:
+        return _vector_index(replace(settings, vectors=vectors), data_dir)
+
+    def index_is_taken(folder: Path) -> bool:
+        from adapters.milvus import is_taken
+
+        return is_taken(folder)
+
+    async def kserve() -> list[KServeNamespace]:
+        from adapters.kubernetes import KServe
+
+        return [
+            KServeNamespace(
+                namespace=one.namespace,
+                services=one.services,
+                models=[served.model for served in one.served],
+                problem=one.problem,
+                status=one.status,
+            )
+            for one in await KServe(settings.kserve).look()
+        ]
+
+    return Systems(
+        settings=settings,
+        data_dir=data_dir,
+        model_server=lambda backend: VllmServer(
+            backend, timeouts=settings.timeouts, limits=settings.limits
+        ),
+        database=lambda: Database(settings.database, data_dir),
+        objects=lambda: _object_store(settings, data_dir),
+        index=index,
+        index_is_taken=index_is_taken,
+        converter=lambda: _converter(settings),
+        search=lambda: _outside(settings).search,
+        tool_servers=lambda: _outside(settings).servers,
+        detectors=lambda: _detectors(settings),
+        kserve=kserve,
+    )

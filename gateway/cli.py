@@ -32,22 +32,37 @@ _data_dir_option = click.option(
 
 
 class _Commands(click.Group):
-    """Loads ``db`` and ``keys`` when they are asked for: what they need takes a while to load."""
+    """Loads some commands only when they are asked for, since what they need takes a while."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "db", "keys"])
+        return sorted([*super().list_commands(ctx), *_LOADED_LATE])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "keys":
-            from gateway.identity.commands import keys_commands
+        load = _LOADED_LATE.get(cmd_name)
+        return super().get_command(ctx, cmd_name) if load is None else load()
 
-            return keys_commands()
-        if cmd_name != "db":
-            return super().get_command(ctx, cmd_name)
-        from gateway.app import queue_of
-        from gateway.database.commands import database_commands
 
-        return database_commands(queue_of)
+def _check() -> click.Command:
+    from gateway.app import systems_of
+    from gateway.check.command import check_command
+
+    return check_command(systems_of)
+
+
+def _db() -> click.Command:
+    from gateway.app import queue_of
+    from gateway.database.commands import database_commands
+
+    return database_commands(queue_of)
+
+
+def _keys() -> click.Command:
+    from gateway.identity.commands import keys_commands
+
+    return keys_commands()
+
+
+_LOADED_LATE: dict[str, Callable[[], click.Command]] = {"check": _check, "db": _db, "keys": _keys}
 
 
 @click.group(
@@ -180,9 +195,10 @@ def _run(
 
 
 def _check_that_it_can_serve(settings: Settings) -> None:
-    if not settings.models and not settings.discover:
+    if not (settings.models or settings.discover or settings.kserve.enabled):
         raise SettingsError(
-            "no model server: give --vllm URL, or `discover:` or `models:` in --config FILE"
+            "no model server: give --vllm URL, or `discover:`, `models:` or `kserve:` in "
+            "--config FILE"
         )
 
 

@@ -24,6 +24,7 @@ from msgspec import Struct
 from gateway.settings import (
     BackendSettings,
     DocumentSettings,
+    KServeSettings,
     ModerationSettings,
     ObjectSettings,
     Settings,
@@ -148,6 +149,7 @@ def _check(settings: Settings) -> None:
     check_forwarding(settings.identity, backends)
     if settings.server.management_port == settings.server.port:
         raise SettingsError("server.management_port: must differ from server.port")
+    _check_kserve(settings.kserve)
     _check_database(settings.database.url)
     _check_objects(settings.objects)
     _check_documents(settings.documents)
@@ -169,6 +171,15 @@ def _check_affinity(path: str, affinity: tuple[str, ...]) -> None:
             raise SettingsError(
                 f"{path}.affinity: expected {', '.join(AFFINITIES)} or header:NAME, not {kind!r}"
             )
+
+
+def _check_kserve(kserve: KServeSettings) -> None:
+    if not kserve.enabled:
+        return
+    if kserve.api_server is not None and not _is_server_url(kserve.api_server):
+        raise SettingsError("kserve.api_server: expected https://host:port")
+    _check_files("kserve", kserve, "ca_file", "token_file", "services_ca_file")
+    _check_files("kserve", kserve, "services_token_file")
 
 
 def _check_database(url: str | None) -> None:
@@ -290,6 +301,8 @@ def _check_backend(path: str, backend: BackendSettings) -> None:
         raise SettingsError(
             f"{path}.api_key: holds a character that no HTTP header can carry, maybe a line's end"
         )
+    if backend.address is not None and backend.resolve:
+        raise SettingsError(f"{path}: give address or resolve, not both")
     if (backend.client_cert is None) != (backend.client_key is None):
         raise SettingsError(f"{path}: client_cert and client_key go together")
     for name in backend.forward_headers:

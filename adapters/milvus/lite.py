@@ -15,7 +15,7 @@ from typing import IO
 
 from gateway.errors import UpstreamError
 
-__all__ = ["LiteOwner"]
+__all__ = ["LiteOwner", "is_taken"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -138,6 +138,22 @@ class LiteOwner:
             stdout=subprocess.DEVNULL,
             env={**os.environ, "GRPC_VERBOSITY": os.environ.get("GRPC_VERBOSITY", "NONE")},
         )
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether a process that is no gateway has the database of this folder open.
+
+    A gateway holds the lock of ``owner.lock`` as long as its Lite holds the database's own.
+    """
+    return _is_locked(folder / "data" / "LOCK") and not _is_locked(folder / "owner.lock")
+
+
+def _is_locked(file: Path) -> bool:
+    try:
+        with file.open("r") as lock:  # released with the file
+            return not _taken(lock)
+    except OSError:
+        return False
 
 
 def _taken(lock: IO[str]) -> bool:

@@ -28,6 +28,7 @@ most races between its close and our next request."""
 class ConnectionPool:
     """Connections to ``host:port``.
 
+    ``server_name`` is whose certificate is expected, where ``host`` is only its address.
     ``limit`` bounds how many are open at once; past it :meth:`acquire` raises
     ``UpstreamUnavailable`` at once, for a queue here would only hide the one in the server.
     ``changed`` is told whenever a connection opens (+1) or closes (-1).
@@ -43,9 +44,11 @@ class ConnectionPool:
         limit: int,
         max_answer_bytes: int,
         heartbeat: float,
+        server_name: str | None = None,
         changed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.host = host
+        self._server_name = server_name or host
         self.port = port
         self.timeouts = timeouts
         self.max_answer_bytes = max_answer_bytes
@@ -127,7 +130,7 @@ class ConnectionPool:
                     self.host,
                     self.port,
                     ssl=self._tls,
-                    server_hostname=self.host if self._tls else None,
+                    server_hostname=self._server_name if self._tls else None,
                 )
         except TimeoutError as error:
             raise UpstreamConnectTimeout(

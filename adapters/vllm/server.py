@@ -120,10 +120,13 @@ class VllmServer:
         changed: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:
         url = urlsplit(backend.url.rstrip("/"))
-        self.host = url.hostname or ""
+        named = url.hostname or ""
+        self.host = backend.address or named
         self.port = url.port or (443 if url.scheme == "https" else 80)
         self._root = url.path.removesuffix("/v1")
-        self.name = f"{url.scheme}://{self.host}:{self.port}{self._root}"
+        self.name = f"{url.scheme}://{named}:{self.port}{self._root}"
+        if backend.address is not None:
+            self.name += f" at {backend.address}"
         self._credentials = Credentials(backend)
         self._forward = FORWARDED | {name.lower().encode() for name in backend.forward_headers}
         own = backend.api_key or backend.api_key_file
@@ -136,6 +139,7 @@ class VllmServer:
             limit=limits.max_upstream_connections,
             max_answer_bytes=limits.max_answer_bytes,
             heartbeat=heartbeat,
+            server_name=named,
             changed=lambda change: changed(self.host, self.port, change),
         )
         authority = url.netloc.rpartition("@")[2]

@@ -14,6 +14,7 @@ import httpx
 
 from gateway.errors import GatewayError, UpstreamTimeout
 from gateway.ports import BackendSource, ModelServer
+from gateway.routing.addresses import Addresses
 from gateway.routing.assembly import Assembly
 from gateway.routing.catalog import Catalog
 from gateway.routing.observer import Observer
@@ -84,6 +85,7 @@ class Discovery:
         self._watchers: dict[BackendSettings, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._draining: dict[ModelServer, asyncio.Task[None]] = {}
+        self._addresses = Addresses()
         self._take(self._models, self._discover, self._offered)
 
     @property
@@ -102,11 +104,16 @@ class Discovery:
         The wait is for requests that come right after the start: they should find the models of
         servers that are up. One that is down doesn't hold the start up.
         """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_ROUND_SECONDS):
+                if await self._addresses.refresh():
+                    self._take(self._models, self._discover, self._offered)
         async with asyncio.TaskGroup() as group:
             self._group = group
             for key in self._servers:
                 self._begin(key)
             tasks = [group.create_task(self._follow(source)) for source in self._sources]
+            tasks.append(group.create_task(self._resolve()))
             tasks.append(group.create_task(self._prober.run()))
             try:
                 with contextlib.suppress(TimeoutError):
@@ -211,6 +218,18 @@ class Discovery:
                 logger.exception("%s: watching failed; it goes on", source.name)
             await asyncio.sleep(SOURCE_RETRY_SECONDS)
 
+    async def _resolve(self) -> None:
+        """Look up the hosts whose addresses are backends each, as often as servers are asked."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._addresses.asked.wait()
+            if await self._addresses.refresh():
+                try:
+                    self._take(self._models, self._discover, self._offered)
+                except SettingsError as error:
+                    logger.error("New addresses can't be used: %s", error)  # noqa: TRY400  (its words say all)
+
     def _note(self, state: ServerState, *, up: bool, message: str) -> None:
         if state.up is not up or (up and state.message != message):
             level = logging.INFO if up else logging.WARNING
@@ -226,10 +245,12 @@ class Discovery:
         offered: dict[str, Sequence[ModelSettings]],
     ) -> None:
         """Have exactly the servers that these name, and the catalog anew."""
+        named = [*models, *itertools.chain.from_iterable(offered.values())]
+        every = self._addresses.models(named)
         wanted: dict[BackendSettings, tuple[BackendSettings, bool]] = {}
-        for backend in discover:
+        for backend in self._addresses.backends(discover):
             wanted.setdefault(identity_of(backend), (backend, True))
-        for model in itertools.chain(models, *offered.values()):
+        for model in every:
             for backend in model.backends:
                 wanted.setdefault(identity_of(backend), (backend, False))
         made = self._made(wanted)
@@ -247,7 +268,8 @@ class Discovery:
         self._servers = servers  # in the order of the settings
         for key in made:
             self._begin(key)
-        self._rebuild([*models, *itertools.chain.from_iterable(offered.values())])
+        self._rebuild(named)
+        self._addresses.wants(discover, named)
         for state in dropped:
             self._retire(state)
 
@@ -295,6 +317,7 @@ class Discovery:
     def _rebuild(self, configured: Sequence[ModelSettings] | None = None) -> None:
         if configured is None:
             configured = [*self._models, *itertools.chain.from_iterable(self._offered.values())]
-        models = self._assembly.build(configured, self._servers, self._routing)
+        found = self._addresses.models(configured)
+        models = self._assembly.build(found, self._servers, self._routing)
         asked = [state for state in self._servers.values() if state.discovered]
         self._catalog.replace(models, complete=all(state.kind is not None for state in asked))

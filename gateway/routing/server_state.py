@@ -34,6 +34,7 @@ def identity_of(backend: BackendSettings) -> BackendSettings:
     """What makes two backends the same server: all but what concerns one model there."""
     return BackendSettings(
         url=backend.url.rstrip("/").removesuffix("/v1"),
+        address=backend.address,
         api_key=backend.api_key,
         api_key_file=backend.api_key_file,
         ca_file=backend.ca_file,

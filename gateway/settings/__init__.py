@@ -18,6 +18,7 @@ from gateway.settings.identity import (
     Scope,
     UpstreamHeaderSettings,
 )
+from gateway.settings.kserve import KServeSettings
 from gateway.settings.models import (
     BackendSettings,
     BackendTimeoutSettings,
@@ -73,6 +74,7 @@ __all__ = [
     "IdentityMode",
     "IdentitySettings",
     "IngestionSettings",
+    "KServeSettings",
     "KubernetesSettings",
     "LimitSettings",
     "ModelKind",
@@ -114,6 +116,7 @@ class Settings(Section, frozen=True):
     """Model servers whose models are found by asking ``/v1/models``."""
     discover_interval_seconds: PositiveFloat = 10.0
     routing: RoutingSettings = field(default_factory=RoutingSettings)
+    kserve: KServeSettings = field(default_factory=KServeSettings)
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     limits: LimitSettings = field(default_factory=LimitSettings)

@@ -54,6 +54,10 @@ class BackendSettings(Section, frozen=True):
     weight: PositiveInt = 1
     priority: Annotated[int, Meta(ge=0)] = 0
     """Backends of the lowest number are used; the next number only when none of those works."""
+    address: str | None = None
+    """Where to connect to, in place of what the URL's host resolves to."""
+    resolve: bool = False
+    """Whether each address of the URL's host is a backend by itself (a headless service)."""
     api_key: str | None = None
     api_key_file: str | None = None
     """A file with the bearer token, read again when it changes (a mounted Secret)."""

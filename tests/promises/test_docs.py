@@ -62,6 +62,7 @@ SECTIONS: dict[str, type[settings.Section]] = {
     "models[].": settings.ModelSettings,
     "models[].backends[].": settings.BackendSettings,
     "models[].backends[].timeouts.": settings.BackendTimeoutSettings,
+    "kserve.": settings.KServeSettings,
     "timeouts.": settings.TimeoutSettings,
     "limits.": settings.LimitSettings,
     "database.": settings.DatabaseSettings,
