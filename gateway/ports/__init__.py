@@ -4,6 +4,7 @@ An adapter fulfils a port and is known by ``app.py`` alone; ``tests/contract`` h
 each port, which runs on every adapter.
 """
 
+from gateway.ports.bucket import Bucket, BucketFailed, BucketObject, BucketObjectChanged
 from gateway.ports.content_detector import ContentDetector, Detection
 from gateway.ports.document_converter import (
     Chunk,
@@ -22,6 +23,13 @@ from gateway.ports.model_server import (
     ServerKind,
 )
 from gateway.ports.object_store import ObjectMissing, ObjectStore, StoredObject
+from gateway.ports.pipeline_server import (
+    PipelineRun,
+    PipelineServer,
+    PipelineServerFailed,
+    PipelineTask,
+    RunState,
+)
 from gateway.ports.tool_server import (
     ServedTool,
     ToolOutput,
@@ -36,6 +44,10 @@ from gateway.ports.web_search import WebPage, WebSearch, WebSearchFailed
 
 __all__ = [
     "Answer",
+    "Bucket",
+    "BucketFailed",
+    "BucketObject",
+    "BucketObjectChanged",
     "Chunk",
     "ChunkSizes",
     "ContentDetector",
@@ -54,7 +66,12 @@ __all__ = [
     "ModelServer",
     "ObjectMissing",
     "ObjectStore",
+    "PipelineRun",
+    "PipelineServer",
+    "PipelineServerFailed",
+    "PipelineTask",
     "Quiet",
+    "RunState",
     "ServedModel",
     "ServedTool",
     "ServerKind",

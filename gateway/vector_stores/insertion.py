@@ -1,10 +1,10 @@
 """Chunks that a caller has cut itself, and perhaps embedded: LlamaStack's ``vector-io/insert``.
 
-Chunks of one ``document_id`` are one attachment, so that what holds for files in searches holds for
-them. Where it is the id of an uploaded file, the attachment is that file's place in the store: it is
-listed, has attributes, can be read and detached like any other. Otherwise it is a file in the store
-without a file. An attachment counts from the first insert that succeeds; one that breaks off leaves
-what nobody finds, and the same insert again replaces it.
+Chunks of one ``document_id`` are one attachment, so that what holds for files in searches holds
+for them. Where it is the id of an uploaded file, the attachment is that file's place in the store:
+it is listed, has attributes, can be read and detached like any other. Otherwise it is a file in the
+store without a file. An attachment counts from the first insert that succeeds; one that breaks off
+leaves what nobody finds, and the same insert again replaces it.
 """
 
 from __future__ import annotations

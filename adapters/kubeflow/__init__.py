@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines: the ingestion pipeline, and starting and following runs of it."""
