@@ -17,7 +17,8 @@ from gateway.ingestion.step_commands import StepAdapters, step_commands
 from gateway.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from gateway.ports import Bucket, DocumentConverter
+    from gateway.ports import Bucket, DocumentConverter, PipelineServer
+    from gateway.settings import KubeflowSettings
 
 _config_option = click.option(
     "--config",
@@ -138,6 +139,13 @@ def _converter_of() -> DocumentConverter:
     return converter_for(settings.documents, settings.ingestion)
 
 
+def _pipeline_server_of(settings: KubeflowSettings) -> PipelineServer:
+    from adapters.kubeflow.server import KubeflowServer
+
+    return KubeflowServer(settings)
+
+
+ingest.context_settings["obj"] = _pipeline_server_of
 main.add_command(ingest)
 main.add_command(step_commands(StepAdapters(_bucket_of, _converter_of)))
 

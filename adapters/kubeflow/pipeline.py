@@ -14,10 +14,9 @@ from pathlib import Path
 from kfp import compiler, dsl, kubernetes
 
 from adapters.kubeflow.components import convert, embed, insert, plan, report, verdict
+from adapters.kubeflow.files import PIPELINE
 
-__all__ = ["PIPELINE", "compile_pipeline", "ingestion"]
-
-PIPELINE = Path(__file__).with_name("pipeline.yaml")
+__all__ = ["compile_pipeline", "ingestion"]
 
 _PARALLELISM = 4
 _RETRIES = 3

@@ -209,7 +209,7 @@ def _report(plan: Path, outcomes: str, to: Path, failed: Path) -> None:
 def _verdict(failed: int) -> None:
     """Fail where documents have failed, so that the run shows it."""
     if failed:
-        click.echo(f"{failed} documents failed; the task `report` says which and why.", err=True)
+        click.echo(f"Failed documents: {failed}. The task `report` says which and why.", err=True)
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""What runs pipelines on a cluster, as far as starting a run and following it goes."""
+"""What runs the ingestion pipeline on a cluster."""
 
 from __future__ import annotations
 
@@ -61,10 +61,15 @@ class PipelineServer(Protocol):
     """
 
     async def start(
-        self, name: str, experiment: str, pipeline: Mapping[str, Any], arguments: Mapping[str, Any]
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        experiment: str,
+        parallelism: int,
     ) -> PipelineRun:
-        """Start ``pipeline``, a compiled one, in the experiment of this name, which is made where
-        it is missing.
+        """Start a run of the ingestion pipeline in the experiment of this name, which is made
+        where it is missing. ``arguments`` are the pipeline's; ``name`` has to be a new one.
         """
 
     async def run(self, run_id: str) -> PipelineRun:
