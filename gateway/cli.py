@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -12,7 +13,12 @@ import msgspec
 from gateway import __version__
 from gateway.configuration import load_settings
 from gateway.ingestion.commands import ingest
+from gateway.ingestion.step_commands import StepAdapters, step_commands
 from gateway.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from gateway.ports import Bucket, DocumentConverter, PipelineServer
+    from gateway.settings import KubeflowSettings
 
 _config_option = click.option(
     "--config",
@@ -136,7 +142,43 @@ def worker(config: Path | None, vllm: tuple[str, ...], data_dir: str | None) -> 
     _run(work, config, vllm, {"UNDERSTUDY_DATA_DIR": data_dir})
 
 
+def _bucket_of(
+    endpoint: str,
+    bucket: str,
+    *,
+    access_key: str | None,
+    secret_key: str | None,
+    region: str | None,
+    ca_file: str | None,
+) -> Bucket:
+    from adapters.minio.bucket import S3Bucket
+
+    return S3Bucket(
+        endpoint,
+        bucket,
+        access_key=access_key,
+        secret_key=secret_key,
+        region=region,
+        ca_file=ca_file,
+    )
+
+
+def _converter_of() -> DocumentConverter:
+    from adapters.docling import converter_for
+
+    settings = load_settings(None)
+    return converter_for(settings.documents, settings.ingestion)
+
+
+def _pipeline_server_of(settings: KubeflowSettings) -> PipelineServer:
+    from adapters.kubeflow.server import KubeflowServer
+
+    return KubeflowServer(settings)
+
+
+ingest.context_settings["obj"] = _pipeline_server_of
 main.add_command(ingest)
+main.add_command(step_commands(StepAdapters(_bucket_of, _converter_of)))
 
 
 @main.command()

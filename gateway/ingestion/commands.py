@@ -1,18 +1,22 @@
-"""``understudy ingest``: folders into a vector store."""
+"""``understudy ingest``: folders, or a bucket, into a vector store."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from gateway.ingestion.pipeline_command import cluster_options, run_pipeline
+
 if TYPE_CHECKING:
     from gateway.ingestion.folder import LocalFile
+    from gateway.ingestion.pipeline_command import PipelineServerMaker
     from gateway.ingestion.upload_folder import Action, Outcome
 
 __all__ = ["ingest"]
@@ -27,17 +31,26 @@ _DONE: dict[Action, str] = {
     "skip": "unchanged",
 }
 _INTERRUPTED = 130
+_SET_FOR_EACH = ("path", "sha256", "source", "etag", "chunking", "chunks")
+"""Attributes of our own: the first two are of files, the others of documents of a bucket."""
 
 
 @click.command()
+@click.pass_obj
 @click.argument(
     "paths",
     nargs=-1,
-    required=True,
     metavar="PATH...",
     type=click.Path(exists=True, path_type=Path),
 )
-@click.option("--store", required=True, metavar="NAME", help="The vector store, by name or id.")
+@click.option(
+    "--on",
+    type=click.Choice(["gateway", "kubeflow"]),
+    default="gateway",
+    show_default=True,
+    help="Send files to the gateway, or have Kubeflow Pipelines ingest a bucket.",
+)
+@click.option("--store", metavar="NAME", help="The vector store, by name or id.")
 @click.option(
     "--base-url",
     default="http://127.0.0.1:8321/v1",
@@ -65,9 +78,12 @@ _INTERRUPTED = 130
 @click.option("--chunk-size", type=click.IntRange(100, 4096), help="Tokens in a chunk, at most.")
 @click.option("--overlap", type=click.IntRange(0, 2048), help="Tokens that neighbours share.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@cluster_options
 def ingest(
+    server_of: PipelineServerMaker,
     paths: tuple[Path, ...],
-    store: str,
+    on: str,
+    store: str | None,
     base_url: str,
     api_key: str | None,
     workers: int,
@@ -76,23 +92,74 @@ def ingest(
     chunk_size: int | None,
     overlap: int | None,
     dry_run: bool,  # noqa: FBT001  (click passes flags by position)
+    **cluster: Any,
 ) -> None:
     """Upload files and folders into a vector store, which is made where it is missing.
 
     Run it again after an interruption or when files have changed: what is unchanged is not sent
     again, and what has changed replaces the old one.
-    """
-    # Here, so that other commands start without them.
-    from gateway.ingestion.bars import Bars
-    from gateway.ingestion.remote_store import Refused, RemoteStore
-    from gateway.ingestion.upload_folder import FolderUpload, Outcome
 
+    With `--on kubeflow`, start a run of the ingestion pipeline over a bucket, and follow it.
+    """
     given = dict(_attribute(one) for one in attributes)
     chunking = _chunking(chunk_size, overlap)
+    if on == "kubeflow":
+        if paths or dry_run:
+            raise click.UsageError("--on kubeflow takes a --bucket; no PATH and no --dry-run.")
+        run_pipeline(
+            server_of,
+            cluster,
+            store=store,
+            attributes=given,
+            embedding_model=embedding_model,
+            chunking=chunking,
+        )
+        return
+    _check(paths, store, cluster)
+    assert store is not None  # checked
     files = _files(paths)
     if not files:
         click.echo("There are no files to ingest.")
         return
+    _upload(files, store, base_url, api_key, workers, given, embedding_model, chunking, dry_run)
+
+
+def _check(paths: tuple[Path, ...], store: str | None, cluster: Mapping[str, Any]) -> None:
+    """What `--on gateway` needs, and what it has no use for."""
+    if not paths:
+        raise click.UsageError("Missing argument 'PATH...'.")
+    if store is None:
+        raise click.UsageError("Missing option '--store'.")
+    for name, value in cluster.items():
+        if value is not None and name != "config":
+            raise click.UsageError(f"--{name.replace('_', '-')} is for --on kubeflow.")
+
+
+def _files(paths: tuple[Path, ...]) -> list[LocalFile]:
+    from gateway.ingestion.folder import find_files
+
+    try:
+        return find_files(paths)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _upload(
+    files: list[LocalFile],
+    store: str,
+    base_url: str,
+    api_key: str | None,
+    workers: int,
+    attributes: Mapping[str, Any],
+    embedding_model: str | None,
+    chunking: Mapping[str, Any] | None,
+    dry_run: bool,  # noqa: FBT001  (as click has passed it)
+) -> None:
+    """Exits with 1 where a file failed, and with 130 after Ctrl-C."""
+    # Here, so that other commands start without them.
+    from gateway.ingestion.bars import Bars
+    from gateway.ingestion.remote_store import Refused, RemoteStore
+    from gateway.ingestion.upload_folder import FolderUpload, Outcome
 
     async def run() -> list[Outcome]:
         async with RemoteStore(base_url, api_key) as remote:
@@ -101,7 +168,7 @@ def ingest(
                 await remote.create(store, embedding_model)
             with Bars(files, quiet=dry_run) as bars:
                 upload = FolderUpload(
-                    remote, bars, attributes=given, chunking=chunking, workers=workers
+                    remote, bars, attributes=attributes, chunking=chunking, workers=workers
                 )
                 if there:
                     await upload.look()
@@ -123,15 +190,6 @@ def ingest(
     _summarise(outcomes)
 
 
-def _files(paths: tuple[Path, ...]) -> list[LocalFile]:
-    from gateway.ingestion.folder import find_files
-
-    try:
-        return find_files(paths)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from None
-
-
 def _summarise(outcomes: list[Outcome]) -> None:
     """Exits with 1 where a file failed."""
     failed = sorted((one for one in outcomes if one.error), key=lambda one: one.file.name)
@@ -148,7 +206,7 @@ def _attribute(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise click.BadParameter(f"'{text}' is not KEY=VALUE.", param_hint="--attribute")
-    if key in ("path", "sha256"):
+    if key in _SET_FOR_EACH:
         raise click.BadParameter(f"'{key}' is set for each file.", param_hint="--attribute")
     try:
         parsed = msgspec.json.decode(value, type=bool | int | float)

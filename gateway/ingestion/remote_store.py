@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import httpx
 from msgspec import Struct
 
-__all__ = ["Refused", "RemoteFile", "RemoteStore"]
+__all__ = ["Away", "Refused", "RemoteFile", "RemoteStore"]
 
 Attributes = Mapping[str, str | float | bool]
 
@@ -29,6 +30,10 @@ class Refused(Exception):
     """The gateway said no, or can't be reached. The message is for people."""
 
 
+class Away(Refused):
+    """The gateway, or what it needs, was away or busy for as long as was waited."""
+
+
 class RemoteFile(Struct, frozen=True, kw_only=True):
     """A file in the store."""
 
@@ -38,16 +43,32 @@ class RemoteFile(Struct, frozen=True, kw_only=True):
     chunking: dict[str, Any] | None
     """Its ``chunking_strategy``."""
     error: str | None
+    created_at: int = 0
+    """When it came into the store, in Unix seconds."""
 
 
 class RemoteStore:
     """One vector store; every call is made again while the gateway is busy or away."""
 
-    def __init__(self, base_url: str, api_key: str | None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None,
+        *,
+        ca_file: str | None = None,
+        traceparent: str | None = None,
+    ) -> None:
+        """``ca_file`` is trusted beside the system's authorities. Raises ``OSError`` for it."""
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        if traceparent:
+            headers["traceparent"] = traceparent
+        context = httpx.create_ssl_context()
+        if ca_file:
+            context.load_verify_locations(cafile=ca_file)
         self._client = httpx.AsyncClient(
             base_url=base_url.rstrip("/") + "/",
             headers=headers,
+            verify=context,
             timeout=httpx.Timeout(300.0, connect=10.0),
             limits=httpx.Limits(max_connections=64),
         )
@@ -106,7 +127,7 @@ class RemoteStore:
                 )
             except _Busy as busy:
                 if attempt == _ATTEMPTS:
-                    raise Refused(str(busy)) from None
+                    raise Away(str(busy)) from None
                 await asyncio.sleep(busy.pause(attempt))
             finally:
                 await asyncio.to_thread(file.close)
@@ -132,6 +153,36 @@ class RemoteStore:
     async def detach(self, file_id: str) -> None:
         """Take the file out of the store, where it still is in it; the file itself stays."""
         await self._send("DELETE", self._file(file_id), missing_is_fine=True)
+
+    async def delete_file(self, file_id: str) -> None:
+        """The file itself, and with it its place in every store; it may be gone already."""
+        path = f"files/{quote(file_id, safe='')}"
+        await self._send("DELETE", path, missing_is_fine=True)
+
+    async def embedding_model(self) -> tuple[str, int | None]:
+        """The store's, and how many tokens it takes where that is known."""
+        store = (await self._send("GET", f"vector_stores/{self.id}")).json()
+        model = store.get("embedding_model") or store["metadata"]["embedding_model"]
+        about = (await self._send("GET", f"models/{quote(model, safe='')}")).json()
+        return model, (about.get("custom_metadata") or {}).get("context_length")
+
+    async def embed(self, model: str, texts: Sequence[str], *, cut: bool) -> list[bytes]:
+        """Their vectors as 32-bit floats. With ``cut``, of a text that is longer than the model
+        takes only the beginning counts.
+        """
+        body: dict[str, Any] = {"model": model, "input": texts, "encoding_format": "base64"}
+        if cut:
+            body["truncate_prompt_tokens"] = -1  # vLLM's word for "to what the model takes"
+        answer = (await self._send("POST", "embeddings", json=body)).json()
+        made = sorted(answer["data"], key=lambda one: one["index"])
+        if len(made) != len(texts):
+            raise Away(f"The model made {len(made)} vectors of {len(texts)} texts.")
+        return [base64.b64decode(one["embedding"]) for one in made]
+
+    async def insert(self, chunks: Sequence[Mapping[str, Any]]) -> None:
+        """Chunks in LlamaStack's form, with their vectors."""
+        body = {"vector_store_id": self.id, "chunks": chunks}
+        await self._send("POST", "vector-io/insert", json=body)
 
     def _file(self, file_id: str) -> str:
         return f"vector_stores/{self.id}/files/{quote(file_id, safe='')}"
@@ -171,7 +222,7 @@ class RemoteStore:
                 if attempts == 1:
                     raise
                 if attempt == (attempts if self._answered else _FIRST_ATTEMPTS):
-                    raise Refused(str(busy)) from None
+                    raise Away(str(busy)) from None
                 await asyncio.sleep(busy.pause(attempt))
         raise AssertionError("the last attempt returns or raises")
 
@@ -243,4 +294,5 @@ def _remote(body: Mapping[str, Any]) -> RemoteFile:
         attributes=dict(body.get("attributes") or {}),
         chunking=body.get("chunking_strategy"),
         error=error["message"] if error else None,
+        created_at=body.get("created_at") or 0,
     )

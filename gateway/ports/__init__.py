@@ -5,6 +5,7 @@ each port, which runs on every adapter.
 """
 
 from gateway.ports.backend_source import BackendSource
+from gateway.ports.bucket import Bucket, BucketFailed, BucketObject, BucketObjectChanged
 from gateway.ports.content_detector import ContentDetector, Detection
 from gateway.ports.document_converter import (
     Chunk,
@@ -23,6 +24,13 @@ from gateway.ports.model_server import (
     ServerKind,
 )
 from gateway.ports.object_store import ObjectMissing, ObjectStore, StoredObject
+from gateway.ports.pipeline_server import (
+    PipelineRun,
+    PipelineServer,
+    PipelineServerFailed,
+    PipelineTask,
+    RunState,
+)
 from gateway.ports.token_verifier import ReviewedUser, TokenReviewer, TokenVerifier
 from gateway.ports.tool_server import (
     ServedTool,
@@ -39,6 +47,10 @@ from gateway.ports.web_search import WebPage, WebSearch, WebSearchFailed
 __all__ = [
     "Answer",
     "BackendSource",
+    "Bucket",
+    "BucketFailed",
+    "BucketObject",
+    "BucketObjectChanged",
     "Chunk",
     "ChunkSizes",
     "ContentDetector",
@@ -57,8 +69,13 @@ __all__ = [
     "ModelServer",
     "ObjectMissing",
     "ObjectStore",
+    "PipelineRun",
+    "PipelineServer",
+    "PipelineServerFailed",
+    "PipelineTask",
     "Quiet",
     "ReviewedUser",
+    "RunState",
     "ServedModel",
     "ServedTool",
     "ServerKind",

@@ -27,6 +27,7 @@ from gateway.settings.models import (
     TimeoutSettings,
     backend_of,
 )
+from gateway.settings.pipelines import KubeflowSettings
 from gateway.settings.responses import BatchSettings, ResponseSettings
 from gateway.settings.routing import ModelRoutingSettings, RoutingSettings
 from gateway.settings.safety import (
@@ -75,6 +76,7 @@ __all__ = [
     "IdentitySettings",
     "IngestionSettings",
     "KServeSettings",
+    "KubeflowSettings",
     "KubernetesSettings",
     "LimitSettings",
     "ModelKind",
@@ -126,6 +128,7 @@ class Settings(Section, frozen=True):
     documents: DocumentSettings = field(default_factory=DocumentSettings)
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
     ingestion: IngestionSettings = field(default_factory=IngestionSettings)
+    kubeflow: KubeflowSettings = field(default_factory=KubeflowSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     responses: ResponseSettings = field(default_factory=ResponseSettings)
     batches: BatchSettings = field(default_factory=BatchSettings)

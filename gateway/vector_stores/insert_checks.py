@@ -32,6 +32,17 @@ class ReadyChunk(Struct, frozen=True, kw_only=True):
     source: str
     metadata: dict[str, Any]
     embedding: Sequence[float] | None
+    headings: list[str] = []
+    pages: list[int] = []
+    start: int | None = None
+    end: int | None = None
+
+    @property
+    def passage(self) -> str:
+        """What is embedded where there is no vector, and what words are searched in: the path of
+        headings and the text, each a paragraph, as for files that the gateway cuts itself.
+        """
+        return "\n\n".join(part for part in ("\n".join(self.headings), self.text) if part)
 
     def row_id(self, attachment_id: str) -> str:
         return f"{attachment_id}-{sha256(self.chunk_id)[:24]}"
@@ -77,6 +88,10 @@ def _ready(given: InsertedChunk, number: int, dimension: int) -> ReadyChunk:
         source=about.source or document_id,
         metadata=metadata,
         embedding=given.embedding,
+        headings=about.headings,
+        pages=about.pages,
+        start=about.start,
+        end=about.end,
     )
 
 

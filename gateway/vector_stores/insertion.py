@@ -1,8 +1,10 @@
 """Chunks that a caller has cut itself, and perhaps embedded: LlamaStack's ``vector-io/insert``.
 
-Chunks of one ``document_id`` are one attachment, a file in the store without a file, so that what
-holds for files in searches holds for them. An attachment counts from the first insert that
-succeeds; one that breaks off leaves what nobody finds, and the same insert again replaces it.
+Chunks of one ``document_id`` are one attachment, so that what holds for files in searches holds
+for them. Where it is the id of an uploaded file, the attachment is that file's place in the store:
+it is listed, has attributes, can be read and detached like any other. Otherwise it is a file in the
+store without a file. An attachment counts from the first insert that succeeds; one that breaks off
+leaves what nobody finds, and the same insert again replaces it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from gateway.vector_stores.repository import index_of
 
 __all__ = ["ChunkInsertion"]
 
+_FILE_ID = "file-"
+_CUT_ELSEWHERE = {"type": "other"}
+"""OpenAI's ``chunking_strategy`` of a file for which it is not known."""
 _UPSERTED_AT_ONCE = 200
 _ROWS_AT_ONCE = 50
 """In one statement; SQLite once had a limit of 999 variables."""
@@ -89,7 +94,7 @@ class ChunkInsertion:
         self, activity: Activity, store: VectorStoreRow, chunks: Sequence[ReadyChunk]
     ) -> list[Sequence[float]]:
         """The caller's, and the store's model's for chunks without one."""
-        missing = [one.text for one in chunks if one.embedding is None]
+        missing = [one.passage for one in chunks if one.embedding is None]
         made = iter(await self._embedder.embed(activity, store.embedding_model, missing))
         return [next(made) if one.embedding is None else one.embedding for one in chunks]
 
@@ -105,22 +110,45 @@ class ChunkInsertion:
         async with self._database.begin() as session:
             await self._files.live_store(session, principal, store_id, lock=True)
             there = await self._documents(session, principal, store_id, list(sources))
+            missing = [one for one in sources if one not in there]
+            uploaded = await self._uploaded(session, principal, store_id, missing)
             new = [
                 VectorStoreFileRow(
                     id=new_id("vsf_"),
                     project=principal.project,
                     store_id=store_id,
                     sequence=sequence(),
-                    file_id=None,
+                    file_id=document_id if document_id in uploaded else None,
                     document_id=document_id,
-                    filename=source,
+                    filename=uploaded.get(document_id, sources[document_id]),
                     status="cancelled",
+                    chunking=_CUT_ELSEWHERE if document_id in uploaded else {},
                 )
-                for document_id, source in sources.items()
-                if document_id not in there
+                for document_id in missing
             ]
             await self._attachments.add(session, new)
         return {row.document_id or "": row.id for row in (*there.values(), *new)}
+
+    async def _uploaded(
+        self, session: AsyncSession, principal: Principal, store_id: str, names: Sequence[str]
+    ) -> dict[str, str]:
+        """The file names of those documents that are uploaded files, which stay until the commit.
+
+        Raises ``InvalidRequest`` where such a file is in the store already and the gateway has
+        cut it: what is whose would not be known any more.
+        """
+        ids = [one for one in names if one.startswith(_FILE_ID)]
+        found = await self._attachments.uploaded(session, principal.project, ids)
+        there = await self._attachments.of_files(session, principal.project, store_id, list(found))
+        if there:
+            file_id = min(there)
+            raise InvalidRequest(
+                f"The file '{file_id}' is in the vector store '{store_id}' already. Take it out "
+                "before you insert chunks of its own.",
+                param="chunks",
+                code="file_already_attached",
+            )
+        return {row.id: row.filename for row in found.values()}
 
     async def _index_all(
         self,
@@ -134,7 +162,7 @@ class ChunkInsertion:
             IndexedChunk(
                 id=one.row_id(attachments[one.document_id]),
                 attachment_id=attachments[one.document_id],
-                text=one.text,
+                text=one.passage,
                 vector=vector,
             )
             for one, vector in zip(chunks, vectors, strict=True)
@@ -203,6 +231,10 @@ class ChunkInsertion:
             replaced = {
                 "text": statement.excluded.text,
                 "tokens": statement.excluded.tokens,
+                "headings": statement.excluded.headings,
+                "pages": statement.excluded.pages,
+                "start": statement.excluded.start,
+                "end": statement.excluded.end,
                 ChunkRow.metadata_: statement.excluded["metadata"],
             }
             await session.execute(
@@ -261,8 +293,10 @@ def _values(row: VectorStoreFileRow, chunk: ReadyChunk, position: int) -> dict[s
         # Nobody knows what made a caller's vector: it must not serve for another text.
         "digest": sha256(f"inserted\n{chunk.row_id(row.id)}"),
         "tokens": chunk.tokens,
-        "headings": [],
-        "pages": [],
+        "headings": chunk.headings,
+        "pages": chunk.pages,
+        "start": chunk.start,
+        "end": chunk.end,
         "external_id": chunk.chunk_id,
         "metadata_": chunk.metadata,
     }

@@ -200,3 +200,54 @@ async def test_a_document_for_each_chunk_is_no_statement_for_each(stores):
     }
     assert {(row.status, row.usage_bytes) for row in rows} == {("completed", 1)}
     assert len(await stores.rows(AttributeRow)) == 800
+
+
+async def test_chunks_of_an_uploaded_file_are_that_files(stores):
+    """The file is in the store as any other: listed, described, and gone when it is detached."""
+    store = await stores.make()
+    file_id = await stores.upload("manual.pdf")
+    about = {"document_id": file_id, "headings": ["Boats", "Hulls"], "pages": [2], "start": 7}
+    one = chunk("one", chunk_id="c1", metadata={"etag": "1"}, chunk_metadata=about)
+    await insert(stores, store.id, one)
+    two = chunk("two", chunk_id="c2", metadata={"etag": "1"}, chunk_metadata=about)
+    await insert(stores, store.id, two)
+    file = await stores.files.get(stores.principal, store.id, file_id)
+    assert (file.status, file.chunking_strategy) == ("completed", {"type": "other"})
+    assert file.attributes == {"etag": "1"}
+    [row] = await stores.rows(VectorStoreFileRow)
+    assert (row.filename, row.usage_bytes) == ("manual.pdf", 6)
+    rows = {row.text: row for row in await stores.rows(ChunkRow)}
+    assert (rows["one"].headings, rows["one"].pages, rows["one"].start) == (
+        ["Boats", "Hulls"],
+        [2],
+        7,
+    )
+    indexed = {one.text for one in stores.index.chunks[store.id].values()}
+    assert indexed == {"Boats\nHulls\n\none", "Boats\nHulls\n\ntwo"}
+    await stores.files.detach(stores.principal, store.id, file_id)
+    assert await stores.jobs("delete_attachment") == [row.id]
+
+
+async def test_another_projects_file_is_only_a_name(stores):
+    """Its chunks are of a document of that name, and the file stays that project's."""
+    store = await stores.make()
+    file_id = await stores.upload("secret.pdf", project="theirs")
+    await insert(stores, store.id, chunk("one", metadata={"document_id": file_id}))
+    [row] = await stores.rows(VectorStoreFileRow)
+    assert (row.file_id, row.document_id, row.filename) == (None, file_id, file_id)
+
+
+async def test_a_file_that_the_gateway_has_cut_takes_no_chunks(stores):
+    """It is refused before anything is written, and attaching replaces inserted chunks."""
+    store = await stores.make()
+    file_id = await stores.upload()
+    await stores.attach(store.id, file_id)
+    with pytest.raises(InvalidRequest) as refused:
+        await insert(stores, store.id, chunk("one", metadata={"document_id": file_id}))
+    assert (refused.value.param, refused.value.code) == ("chunks", "file_already_attached")
+    assert await stores.rows(ChunkRow) == []
+    await stores.files.detach(stores.principal, store.id, file_id)
+    await insert(stores, store.id, chunk("one", metadata={"document_id": file_id}))
+    again = await stores.attach(store.id, file_id)
+    assert (again.status, again.chunking_strategy["type"]) == ("in_progress", "static")
+    assert len(await stores.jobs("ingest_file")) == 2
