@@ -10,6 +10,7 @@ ModelKind = Literal["chat", "embedding", "rerank", "moderation"]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 PositiveInt = Annotated[int, Meta(gt=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0)]
 
 
 class SettingsError(ValueError):
