@@ -20,7 +20,7 @@ from tests.support.upstream import FakeVllm, faults
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 REPLICAS = 3
-CALLERS = 3
+CALLERS = 2
 CHAT = "/v1/chat/completions"
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
 
