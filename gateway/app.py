@@ -154,6 +154,15 @@ class Application:
             routing=settings.routing,
         )
 
+    def drain(self) -> None:
+        """Say from now on that this process is unready, since it ends. It serves on."""
+        self.state.draining = True
+
+    async def retire(self) -> None:
+        """Hand the work that others can do to them, now rather than when all streams are over."""
+        if not self.state.database.is_sqlite:  # nobody else works on that
+            await self.state.retire()
+
     def _api_routes(self, service: ManagementService) -> list[HTTPRouteHandler]:
         relay = self._relay
         return [

@@ -7,11 +7,12 @@ import contextlib
 import ctypes
 import gc
 import logging
+import math
 import os
 import resource
 import shutil
-import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,12 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
+from uvicorn.config import STARTUP_FAILURE
 
 from gateway.configuration import load_settings
+from gateway.draining import CLOSE_SECONDS, DrainingServer, Ending
 from gateway.http.protocol import JoiningProtocol
 from gateway.observability.logging import configure_logging
 from gateway.reloading import Reloading
 from gateway.settings import ServerSettings, Settings
+from gateway.supervisor import Heartbeat, Supervisor
 
 if TYPE_CHECKING:
     from gateway.app import Application
@@ -43,22 +47,56 @@ _GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Exits the process with uvicorn's status on failure."""
+    """Serve until SIGTERM or SIGINT. Exits the process with another status than 0 on failure."""
     configure_logging(settings.telemetry)
     allow_many_sockets()
     keep_freed_memory()
-    options = _uvicorn_options(settings.server)
     if settings.server.workers == 1:
-        uvicorn.run(build(settings), **options)
+        _serve_here(settings)
         return
     # Each worker builds its own application from the same file and environment.
     directory = Path(settings.data_dir) / "metrics"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
-    uvicorn.run(
-        "gateway.serving:build_worker", factory=True, workers=settings.server.workers, **options
+    listener = uvicorn.Config("", **_uvicorn_options(settings.server)).bind_socket()
+    sys.exit(Supervisor(run_worker, listener, settings.server.workers).run())
+
+
+def run_worker(listener: socket.socket, heartbeat: Heartbeat) -> None:
+    """What a worker process runs; called by the supervisor."""
+    config = os.environ.get(CONFIG_VARIABLE)
+    settings = load_settings(Path(config) if config else None)
+    configure_logging(settings.telemetry)
+    keep_freed_memory()
+    _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+    _serve_here(settings, listener, heartbeat)
+
+
+def _serve_here(
+    settings: Settings,
+    listener: socket.socket | None = None,
+    heartbeat: Heartbeat | None = None,
+) -> None:
+    """Serve in this process, on this socket where there is one."""
+    application = build(settings)
+
+    def tick() -> None:
+        if heartbeat is not None:
+            heartbeat.beat()
+            if heartbeat.alone:
+                ending.begin()
+
+    ending = Ending(application.drain, tick=tick)
+    server = DrainingServer(
+        uvicorn.Config(application.public, **_uvicorn_options(settings.server)),
+        settings.server,
+        ending=ending,
+        retire=application.retire,
     )
+    server.run(None if listener is None else [listener])
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
 
 
 def work(settings: Settings) -> None:
@@ -75,32 +113,22 @@ async def _work(settings: Settings) -> None:
 
     application = create_app(settings)
     application.around(_running(application))
-    end = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end.set)
-    async with application.working():
-        logger.info("Working on files, %d at once", settings.ingestion.workers)
-        await end.wait()
-        logger.info("Ending: what is in work goes back to the queue")
+    ending = Ending(application.drain)
+    with ending.listened_for():
+        async with application.working():
+            logger.info("Working on files, %d at once", settings.ingestion.workers)
+            await ending.wait(math.inf, lambda: ending.asked)
+            ending.limit(CLOSE_SECONDS)
+            logger.info("Ending: what is in work goes back to the queue")
 
 
-def build(settings: Settings) -> Any:
-    """The ASGI application of one process."""
+def build(settings: Settings) -> Application:
+    """The application of one process."""
     from gateway.app import create_app  # here, so that workers set up prometheus_client first
 
     application = create_app(settings)
     application.around(_running(application))
-    return application.public
-
-
-def build_worker() -> Any:
-    """What a worker process runs; called by uvicorn."""
-    config = os.environ.get(CONFIG_VARIABLE)
-    settings = load_settings(Path(config) if config else None)
-    configure_logging(settings.telemetry)
-    keep_freed_memory()
-    _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-    return build(settings)
+    return application
 
 
 def _forget_dead_workers(directory: Path) -> None:
@@ -195,5 +223,4 @@ def _uvicorn_options(settings: ServerSettings) -> dict[str, Any]:
         "proxy_headers": False,
         "backlog": 4096,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
-        "timeout_graceful_shutdown": settings.shutdown_grace_seconds,
     }

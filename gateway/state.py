@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from gateway.database.engine import Database
 from gateway.database.migrate import SchemaMismatch
@@ -44,6 +44,9 @@ class State:
         self.queue = queue
         self._upgrade = upgrade
         self.ready = False
+        self.draining = False
+        """Whether this process is about to end."""
+        self._background: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def running(self, work: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
@@ -53,15 +56,19 @@ class State:
         """
         try:
             await self._try_to_prepare()
-            background = asyncio.create_task(self._run(work), name="state")
+            self._background = asyncio.create_task(self._run(work), name="state")
             try:
                 yield
             finally:
-                background.cancel()
-                with suppress(asyncio.CancelledError):
-                    await background
+                await self.retire()
         finally:
             await self._close()
+
+    async def retire(self) -> None:
+        """End the background work; other workers get what it had taken. Requests go on."""
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.wait([self._background])
 
     async def prepare(self) -> None:
         """Bring the schema up to date and make bucket and queue. Raises ``UpstreamError``."""

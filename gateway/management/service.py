@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.errors import UpstreamUnavailable
+from gateway.errors import ShuttingDown, UpstreamUnavailable
 from gateway.management.schemas import Provider, ProviderHealth, Readiness
 from gateway.profile import Profile
 from gateway.routing.discovery import Discovery, ServerState
@@ -16,11 +16,14 @@ class ManagementService:
         self._state = state
 
     async def readiness(self) -> Readiness:
-        """Raises ``UpstreamUnavailable`` until database and object store have been made ready.
+        """Raises ``UpstreamUnavailable`` until database and object store have been made ready, and
+        ``ShuttingDown`` once the process is about to end.
 
-        After that nothing outside makes it unready: no other replica would do better, and this
+        Between them nothing outside makes it unready: no other replica would do better, and this
         one still relays to the model servers.
         """
+        if self._state.draining:
+            raise ShuttingDown("This process ends and gives its requests to others.")
         if not self._state.ready:
             raise UpstreamUnavailable(
                 "Not ready yet: the database or the object store has not been reached.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gateway.settings.section import Port, PositiveFloat, PositiveInt, Section
+from gateway.settings.section import NonNegativeFloat, Port, PositiveFloat, PositiveInt, Section
 
 
 class ServerSettings(Section, frozen=True):
@@ -21,8 +21,11 @@ class ServerSettings(Section, frozen=True):
     profile: Literal["openai", "llamastack"] = "openai"
     heartbeat_seconds: PositiveFloat = 15.0
     """A silent stream gets an SSE comment this often, so that proxies keep it open."""
+    drain_seconds: NonNegativeFloat = 0.0
+    """How long new requests are still served after SIGTERM, while /readyz says no: as long as it
+    takes whoever sends them to see that and send them elsewhere."""
     shutdown_grace_seconds: PositiveInt = 30
-    """How long running requests may take to end after SIGTERM."""
+    """How long running requests may take to end after that."""
 
 
 class LimitSettings(Section, frozen=True):

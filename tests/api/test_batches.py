@@ -402,6 +402,7 @@ async def test_files_that_expire(client: AsyncOpenAI):
     assert file.expires_at == file.created_at + 3600
 
 
+@pytest.mark.one_process
 async def test_a_batch_is_a_trace_that_links_to_its_request(gateway, client: AsyncOpenAI):
     """Its calls are children of its span; metrics count its lines."""
     labels = {"understudy_batch_line_outcome": "completed"}
@@ -431,6 +432,7 @@ async def test_a_batch_is_a_trace_that_links_to_its_request(gateway, client: Asy
     assert span.links[0].context.span_id in {one.context.span_id for one in requests}
 
 
+@pytest.mark.one_process
 async def test_an_input_file_that_is_deleted_fails_the_batch(gateway, servers, client: AsyncOpenAI):
     """With an error that says so."""
     batch_file = await client.files.create(file=jsonl([chat_line("a")]), purpose="batch")

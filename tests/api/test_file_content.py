@@ -159,6 +159,7 @@ async def test_no_content_runs_in_a_browser(client, http, sent, shown):
     assert headers["content-disposition"].startswith("attachment;")
 
 
+@pytest.mark.one_process
 async def test_a_reader_who_leaves_ends_the_reading(gateway, letters, monkeypatch):
     """The object store's iterator is closed at once, not when it is collected."""
     closed = asyncio.Event()
@@ -179,6 +180,7 @@ async def test_a_reader_who_leaves_ends_the_reading(gateway, letters, monkeypatc
     await asyncio.wait_for(closed.wait(), 2)
 
 
+@pytest.mark.one_process
 async def test_content_that_breaks_off_is_not_taken_for_whole(gateway, letters, http, monkeypatch):
     """A store that fails in the middle: the answer ends short of its length."""
 

@@ -89,6 +89,7 @@ async def test_the_client_reads_all_pages(client: AsyncOpenAI):
     assert [file.id async for file in client.files.list(purpose="batch")] == []
 
 
+@pytest.mark.one_process
 async def test_the_trace_shows_the_storing(gateway, client: AsyncOpenAI):
     """A span of its own below the request's, with the file's id."""
     made = await client.files.create(file=b"x", purpose="batch")
@@ -202,6 +203,7 @@ BEGUN = (
 )
 
 
+@pytest.mark.one_process
 async def test_who_sends_nothing_more_loses_the_place(gateway, monkeypatch):
     """A caller whose machine has gone doesn't keep an upload open: 408, and it is over."""
     monkeypatch.setattr("gateway.http.intake.STALL_SECONDS", 0.1)
@@ -213,6 +215,7 @@ async def test_who_sends_nothing_more_loses_the_place(gateway, monkeypatch):
     assert gateway.application.stateful.intake._taken == 0
 
 
+@pytest.mark.one_process
 async def test_so_many_uploads_at_once_and_no_more(gateway, client):
     """Past the limit it is 429 with retry-after; a place that is free again is given away."""
     intake = gateway.application.stateful.intake

@@ -189,6 +189,7 @@ async def test_a_wrong_search_names_the_parameter(
     assert answer.json()["error"]["param"] == param
 
 
+@pytest.mark.one_process
 async def test_a_caller_that_leaves_ends_the_search(
     http: httpx.AsyncClient, embedding: FakeVllm, gateway: InProcessGateway
 ) -> None:

@@ -229,6 +229,7 @@ async def test_a_message_without_text_is_not_judged(http, server):
     assert len(server.requests_to(PATH)) == before
 
 
+@pytest.mark.one_process
 async def test_registered_shields_outlive_the_process(server, tmp_path):
     """They are in the database."""
     options = {"discover": [server.url], "models": [GUARD], "data_dir": str(tmp_path)}

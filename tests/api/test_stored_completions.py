@@ -202,6 +202,7 @@ async def test_what_failed_is_not_stored(client: AsyncOpenAI, server: FakeVllm, 
     assert await listed(client) == []
 
 
+@pytest.mark.one_process
 async def test_what_is_too_large_is_answered_and_not_stored(gateway, client, monkeypatch):
     """And counted."""
     monkeypatch.setattr("gateway.stored_completions.recorder.MAX_KEPT_BYTES", 200)
@@ -215,6 +216,7 @@ async def test_what_is_too_large_is_answered_and_not_stored(gateway, client, mon
     assert gateway.metric(metric, understudy_store_outcome="too_large") == before + 2
 
 
+@pytest.mark.one_process
 async def test_a_page_ends_before_it_is_too_large(client, monkeypatch):
     """With at least one on it, and the rest on the next."""
     names = [(await stored(client)).id for _ in range(3)]

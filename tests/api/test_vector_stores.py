@@ -263,6 +263,7 @@ async def test_the_old_prefix_serves_the_same(client, http):
     assert (await http.get(f"/v1/openai/v1/vector_stores/{store}/files")).status_code == 200
 
 
+@pytest.mark.one_process
 async def test_chunks_are_inserted_and_embedded(idle, client, http):
     """LlamaStack's insert answers null; chunks without a vector get one of the store's model."""
     store = (await client.vector_stores.create()).id
@@ -293,6 +294,7 @@ async def test_a_deleted_store_takes_nothing(client):
         await client.vector_stores.files.list(store.id)
 
 
+@pytest.mark.one_process
 async def test_a_caller_who_leaves_is_not_waited_for(tmp_path, monkeypatch):
     """The wait for a file's end stops with its caller; the file stays attached."""
     monkeypatch.setattr(gateway.app, "_vector_index", lambda *_: MemoryVectorIndex())

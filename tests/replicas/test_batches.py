@@ -1,0 +1,3 @@
+"""Batches, on three replicas."""
+
+from tests.api.test_batches import *

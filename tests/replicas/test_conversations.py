@@ -1,0 +1,3 @@
+"""Conversations, on three replicas."""
+
+from tests.api.test_conversations import *

@@ -1,0 +1,3 @@
+"""Files, on three replicas."""
+
+from tests.api.test_files import *

@@ -1,0 +1,3 @@
+"""Prompts, on three replicas."""
+
+from tests.api.test_prompts import *

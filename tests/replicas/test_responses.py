@@ -1,0 +1,3 @@
+"""Responses, on three replicas."""
+
+from tests.api.test_responses import *

@@ -1,0 +1,3 @@
+"""Search, on three replicas."""
+
+from tests.api.test_search import *

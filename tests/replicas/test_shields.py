@@ -1,0 +1,3 @@
+"""Shields, on three replicas."""
+
+from tests.api.test_shields import *

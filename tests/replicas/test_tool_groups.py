@@ -1,0 +1,3 @@
+"""Tool groups, on three replicas."""
+
+from tests.api.test_tool_groups import *
