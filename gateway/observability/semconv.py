@@ -70,7 +70,6 @@ TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105  (a name, not a secret)
 
 BACKEND_ID = "understudy.backend.id"
 BACKEND_MODEL = "understudy.backend.model"
-BACKEND_STATE = "understudy.backend.state"
 EJECTION_REASON = "understudy.ejection.reason"
 RELOAD_OUTCOME = "understudy.reload.outcome"
 VECTOR_STORE_ID = "understudy.vector_store.id"
