@@ -52,6 +52,7 @@ class Reloading:
         self._apply = apply
         self._told = told
         self._asked = asyncio.Event()
+        self._seen = self._identity()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -104,7 +105,6 @@ class Reloading:
         return changed
 
     async def _watch(self) -> None:
-        seen = await asyncio.to_thread(self._identity)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
@@ -112,8 +112,8 @@ class Reloading:
             asked = self._asked.is_set()
             self._asked.clear()
             found = await asyncio.to_thread(self._identity)
-            if asked or (found is not None and found != seen):
-                seen = await self._settled(found)
+            if asked or (found is not None and found != self._seen):
+                self._seen = await self._settled(found)
                 await self.reload()
 
     async def _settled(self, found: _Identity | None) -> _Identity | None:

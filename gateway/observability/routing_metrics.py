@@ -26,6 +26,7 @@ class RoutingMetrics(Observer):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self._stated: dict[tuple[str, int], set[str]] = {}
         self._up = self._gauge(
             semconv.M_UPSTREAM_UP,
             "Whether a model server answered when last asked for its models.",
@@ -78,12 +79,19 @@ class RoutingMetrics(Observer):
         self._in_flight.labels(server.host, server.port).set(in_flight)
 
     def gone(self, server: ModelServer) -> None:
-        self._in_flight.labels(server.host, server.port).set(0)
+        address = (server.host, server.port)
+        models = self._stated.pop(address, set())
+        self._in_flight.labels(*address).set(0)
+        for model in models:
+            self._state.labels(*address, model).set(0)
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # whose files can't forget a series
-            self._in_flight.remove(server.host, server.port)
-            self._up.remove(server.host, server.port)
+            self._in_flight.remove(*address)
+            self._up.remove(*address)
+            for model in models:
+                self._state.remove(*address, model)
 
     def state_changed(self, server: ModelServer, model: str, state: str) -> None:
+        self._stated.setdefault((server.host, server.port), set()).add(model)
         self._state.labels(server.host, server.port, model).set(_STATES[state])
 
     def ejected(self, server: ModelServer, model: str, reason: str) -> None:

@@ -8,7 +8,8 @@ a backend is added or goes, only its own share of the keys moves.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["affinity_key", "hash_of", "rank"]
 
 Headers = Sequence[tuple[bytes, bytes]]
+_Reader = Callable[[bytes, Headers], bytes | None]
 
 _MASK = (1 << 64) - 1
 _NOT_SO = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -36,7 +38,7 @@ class _User(Struct):
 
 class _Prompt(Struct):
     system: Raw = Raw()
-    messages: Raw = Raw()
+    messages: list[Raw] | None = None
     prompt: Raw = Raw()
 
 
@@ -44,12 +46,11 @@ class _Role(Struct):
     role: str = ""
 
 
-_FIELDS: dict[str, tuple[bytes, msgspec.json.Decoder[Any]]] = {
-    "prompt_cache_key": (b'"prompt_cache_key"', msgspec.json.Decoder(_CacheKey)),
-    "user": (b'"user"', msgspec.json.Decoder(_User)),
+_FIELDS: dict[str, msgspec.json.Decoder[Any]] = {
+    "prompt_cache_key": msgspec.json.Decoder(_CacheKey),
+    "user": msgspec.json.Decoder(_User),
 }
 _prompts = msgspec.json.Decoder(_Prompt)
-_lists = msgspec.json.Decoder(list[Raw])
 _roles = msgspec.json.Decoder(_Role)
 
 
@@ -58,8 +59,11 @@ def affinity_key(settings: RoutingSettings, body: bytes, headers: Headers) -> in
 
     A field of another type than it should be is none: to refuse it is for the model server.
     """
-    for kind in settings.affinity:
-        value = _value(kind, settings, body, headers)
+    for read in _readers(settings.affinity, settings.prefix_bytes):
+        try:
+            value = read(body, headers)
+        except _NOT_SO:
+            continue
         if value:
             return hash_of(value)
     return None
@@ -78,17 +82,32 @@ def rank(key: int, seed: int, weight: int) -> float:
     return -weight / math.log(((mixed >> 12) + 0.5) / (1 << 52))
 
 
-def _value(kind: str, settings: RoutingSettings, body: bytes, headers: Headers) -> bytes | None:
+@lru_cache(maxsize=256)
+def _readers(affinity: tuple[str, ...], prefix_bytes: int) -> tuple[_Reader, ...]:
+    return tuple(_reader(kind, prefix_bytes) for kind in affinity)
+
+
+def _reader(kind: str, prefix_bytes: int) -> _Reader:
+    if kind == "prefix":
+        return lambda body, _: _prefix(body, prefix_bytes)
     if kind.startswith("header:"):
-        name = kind.removeprefix("header:").lower().encode()
-        return next((value for key, value in headers if key == name), None)
-    try:
-        if kind == "prefix":
-            return _prefix(body, settings.prefix_bytes)
-        quoted, decoder = _FIELDS[kind]
-        text = getattr(decoder.decode(body), kind) if quoted in body else None
-    except _NOT_SO:
+        return partial(_header, kind.removeprefix("header:").lower().encode())
+    return partial(_field, kind, f'"{kind}"'.encode(), _FIELDS[kind])
+
+
+def _header(name: bytes, _: bytes, headers: Headers) -> bytes | None:
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def _field(
+    name: str, quoted: bytes, decoder: msgspec.json.Decoder[Any], body: bytes, _: Headers
+) -> bytes | None:
+    if quoted not in body:
         return None
+    text: str | None = getattr(decoder.decode(body), name)
     return text.encode() if text else None
 
 
@@ -97,10 +116,10 @@ def _prefix(body: bytes, size: int) -> bytes | None:
     conversation have the same prefix.
     """
     found = _prompts.decode(body)
-    if not bytes(found.messages):
+    if found.messages is None:
         return bytes(found.prompt)[:size]
     parts, length = [bytes(found.system)], len(found.system)
-    for message in _lists.decode(found.messages):
+    for message in found.messages:
         parts.append(bytes(message))
         length += len(parts[-1])
         if length >= size or _roles.decode(message).role == "user":

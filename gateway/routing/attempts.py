@@ -21,9 +21,11 @@ and never after a time limit: a second server wouldn't be quicker.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamUnavailable
 from gateway.routing.affinity import affinity_key
 from gateway.routing.balancer import choose
 from gateway.routing.breaker import reason_of
@@ -68,17 +70,18 @@ class Attempts:
         self._body = body
         self._headers = headers
         self._key: int | None = None
-        self._next: Backend | None = None
-        self._backend: Backend
-        self.tried: list[Backend] = []
+        backends = model.backends
+        self._next: Backend | None = backends[0] if len(backends) == 1 else None
+        self.tried: tuple[Backend, ...] = ()
         self.count = 0
         """How many attempts have begun."""
 
     def begin(self) -> Backend:
-        """The backend to ask now; :meth:`end` must follow."""
-        backend = self._next
-        if backend is None:
-            backend = self._first()
+        """The backend to ask now; :meth:`end` must follow.
+
+        Raises ``UpstreamUnavailable`` where all of them are known to hang.
+        """
+        backend = self._next or self._first()
         self.count += 1
         self._backend = backend
         self._since = backend.breaker.successes
@@ -100,7 +103,7 @@ class Attempts:
         model = self._model
         if len(model.backends) == 1 or not (error.nothing_sent or error.status in _ELSEWHERE):
             return False
-        self.tried.append(self._backend)
+        self.tried = (*self.tried, self._backend)
         if self.count >= model.routing.max_attempts:
             return False
         self._next = choose(model, self.tried, self._key)
@@ -115,12 +118,15 @@ class Attempts:
 
     def _first(self) -> Backend:
         model = self._model
-        if len(model.backends) == 1:
-            return model.backends[0]
         model.budget.requested()
         self._key = affinity_key(model.routing, self._body, self._headers)
         backend = choose(model, (), self._key)
-        assert backend is not None  # something is always worth a first attempt
+        if backend is None:
+            soonest = min(one.breaker.back_at for one in model.backends) - time.monotonic()
+            raise UpstreamUnavailable(
+                f"No server of the model '{model.id}' answers now. Try again shortly.",
+                retry_after=max(1, math.ceil(soonest)),
+            )
         return backend
 
     def _judge(self, backend: Backend, error: GatewayError) -> None:

@@ -19,9 +19,9 @@ def choose(
 ) -> Backend | None:
     """A backend that hasn't been tried; ``None`` where there is none worth it.
 
-    The lowest priority that has one which is up decides. Where none is up at all, the first
-    attempt goes to the one that is back the soonest: what it says is truer than a guess of ours,
-    and it may have come back a moment ago. A further attempt doesn't go to one that was slow.
+    The lowest priority that has one which is up decides. Where none is up at all, it is the one
+    that is back the soonest: what it says is truer than a guess of ours, and it may have come back
+    a moment ago. Nobody is sent to one that is known to hang.
     """
     if now is None:
         now = time.monotonic()
@@ -50,6 +50,9 @@ def _own(available: Sequence[Backend], key: int, routing: RoutingSettings) -> Ba
     One always has less, since the shares add up to more than there is.
     """
     ranks = [(rank(key, one.seed, one.weight), one) for one in available]
+    own = max(ranks, key=_first)[1]
+    if own.load.estimate < routing.free_load:
+        return own
     loads = sum(one.load.estimate for one in available) + 1
     weights = sum(one.weight for one in available)
     ranks.sort(key=_first, reverse=True)
@@ -57,7 +60,7 @@ def _own(available: Sequence[Backend], key: int, routing: RoutingSettings) -> Ba
         share = math.ceil(routing.load_bound * loads * backend.weight / weights)
         if backend.load.estimate < max(share, routing.free_load):
             return backend
-    return ranks[0][1]
+    return own
 
 
 def _drawn(available: Sequence[Backend], routing: RoutingSettings) -> Backend:
@@ -66,8 +69,7 @@ def _drawn(available: Sequence[Backend], routing: RoutingSettings) -> Backend:
     Two rather than all, so that replicas that know the same old numbers don't all send their
     requests to the same server.
     """
-    drawn = sorted(available, key=_luck, reverse=True)
-    first, second = drawn[0], drawn[1]
+    first, second = _two(available)
     if (
         routing.strategy == "least_loaded"
         and second.load.estimate * first.weight < first.load.estimate * second.weight
@@ -76,12 +78,20 @@ def _drawn(available: Sequence[Backend], routing: RoutingSettings) -> Backend:
     return first
 
 
+def _two(available: Sequence[Backend]) -> Sequence[Backend]:
+    weight = available[0].weight
+    if any(one.weight != weight for one in available):
+        return sorted(available, key=_luck, reverse=True)[:2]
+    count = len(available)
+    first = int(random.random() * count)  # noqa: S311  (no secret)
+    second = int(random.random() * (count - 1))  # noqa: S311
+    return available[first], available[second + (second >= first)]
+
+
 def _last_resort(
     backends: Sequence[Backend], tried: Collection[Backend], now: float
 ) -> Backend | None:
-    left = [one for one in backends if one not in tried]
-    if tried:
-        left = [one for one in left if one.breaker.reason != "slow" and not one.load.down]
+    left = [one for one in backends if one not in tried and one.breaker.reason != "slow"]
     if not left:
         return None
     return min(

@@ -83,6 +83,7 @@ class Discovery:
         self._offered: dict[str, Sequence[ModelSettings]] = {}
         self._servers: dict[BackendSettings, ServerState] = {}
         self._watchers: dict[BackendSettings, asyncio.Task[None]] = {}
+        self._heard = {source.name: asyncio.Event() for source in sources}
         self._group: asyncio.TaskGroup | None = None
         self._draining: dict[ModelServer, asyncio.Task[None]] = {}
         self._addresses = Addresses()
@@ -99,7 +100,7 @@ class Discovery:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Ask every server, wait a little for the answers, and go on until the end.
+        """Ask every source and server, wait a little for the answers, and go on until the end.
 
         The wait is for requests that come right after the start: they should find the models of
         servers that are up. One that is down doesn't hold the start up.
@@ -118,6 +119,8 @@ class Discovery:
             try:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FIRST_ROUND_SECONDS):
+                        for heard in self._heard.values():
+                            await heard.wait()
                         for state in list(self._servers.values()):
                             await state.asked.wait()
                 yield
@@ -213,7 +216,9 @@ class Discovery:
                     try:
                         self.offer(source.name, models)
                     except SettingsError as error:
-                        logger.error("%s: %s; what it said before stays", source.name, error)  # noqa: TRY400  (its words say all)
+                        # Its words say all there is to say.
+                        logger.error("%s: %s; what it said before stays", source.name, error)  # noqa: TRY400
+                    self._heard[source.name].set()
             except Exception:  # a source's failure must not end the servers' discovery
                 logger.exception("%s: watching failed; it goes on", source.name)
             await asyncio.sleep(SOURCE_RETRY_SECONDS)
@@ -311,7 +316,9 @@ class Discovery:
         while state.load.in_flight or server.busy_connections:  # noqa: ASYNC110  (counts as it is, in a hot path)
             await asyncio.sleep(DRAIN_LOOK_SECONDS)
         await server.aclose()
-        self._observer.gone(server)
+        address = (server.host, server.port)
+        if address not in {(one.server.host, one.server.port) for one in self.servers}:
+            self._observer.gone(server)
         del self._draining[server]
 
     def _rebuild(self, configured: Sequence[ModelSettings] | None = None) -> None:

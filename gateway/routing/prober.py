@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.errors import GatewayError, UpstreamError
 from gateway.ports import ModelServer
-from gateway.routing.breaker import reason_of
+from gateway.routing.breaker import Reason, reason_of
 from gateway.routing.catalog import Backend, Catalog, Model
 from gateway.routing.observer import Observer
 
@@ -66,27 +66,25 @@ class Prober:
                 await asyncio.sleep(TICK_SECONDS)
 
     async def _probe(self, model: Model, backend: Backend) -> None:
-        breaker = backend.breaker
-        seconds = model.routing.probe_timeout_seconds
-        name = backend.server.name
+        breaker, name = backend.breaker, backend.server.name
+        reason: Reason | None = "failing"  # a fault of ours must not leave it half open
+        error: GatewayError | None = None
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(model.routing.probe_timeout_seconds):
                 error = await probe(model, backend)
+            reason = reason_of(error) if error is not None else None
         except TimeoutError:
-            logger.warning("%s: %s hangs still", name, backend.model)
-            breaker.probe_failed("slow")
-            return
-        except Exception:  # a fault of ours must not leave the backend half open
+            reason = "slow"
+        except Exception:
             logger.exception("%s: the probe of %s failed", name, backend.model)
-            breaker.probe_failed("failing")
-            return
-        reason = reason_of(error) if error is not None else None
-        if error is None or reason is None or reason == "overloaded":
-            breaker.succeeded()
-            logger.info("%s: %s works again", name, backend.model)
-        else:
-            breaker.probe_failed(reason)
-            logger.warning("%s: %s doesn't work yet: %s", name, backend.model, error)
+        finally:
+            if reason is None or reason == "overloaded":
+                breaker.succeeded()
+                logger.info("%s: %s works again", name, backend.model)
+            else:
+                breaker.probe_failed(reason)
+                told = error or "no answer in time"
+                logger.warning("%s: %s doesn't work yet: %s", name, backend.model, told)
 
     def _ask_for_loads(self, group: asyncio.TaskGroup, shared: list[Model], now: float) -> None:
         due: dict[ModelServer, tuple[Backend, float]] = {}

@@ -166,6 +166,29 @@ async def test_a_hung_backend_is_not_probed_with_callers(upstream):
             assert asked(hung) == 2
 
 
+async def test_when_all_backends_hang_the_caller_is_told_at_once(upstream):
+    """503 with retry-after, for those who come once that is known."""
+    async with FakeVllm(["fake-chat"]) as twin:
+        servers = (upstream, twin)
+        backends = [{"url": one.url, "timeouts": {"first_byte": 0.5}} for one in servers]
+        async with two(*backends) as gateway, gateway.client() as client:
+            for server in servers:
+                server.behave(PATH, faults.hangs_before_head())
+            for _ in servers:
+                refused(await chat(client), 504)
+            for _ in range(3):
+                answer, seconds = await timed(client)
+                assert refused(answer, 503)["code"] == "upstream_unavailable"
+                assert int(answer.headers["retry-after"]) >= 1
+                assert seconds < 0.45
+            assert asked(upstream) + asked(twin) == 2
+            for server in servers:
+                server.reset()
+            async with asyncio.timeout(10):
+                while (await chat(client)).status_code != 200:
+                    await asyncio.sleep(0.05)
+
+
 async def test_a_draining_backend_loses_no_request(upstream):
     """A vLLM that drains says 500 to new requests while its list of models is still fine."""
     async with FakeVllm(["fake-chat"]) as draining, two(upstream.url, draining.url) as gateway:
@@ -360,6 +383,21 @@ async def test_the_gateway_s_own_calls_choose_alike(upstream):
                 assert answer.status_code == 200
                 assert b"Paris" in answer.content
         assert await state(gateway, twin) != "closed"
+
+
+async def test_what_is_in_flight_is_measured(upstream):
+    """A gauge for each server, looked at every second."""
+    upstream.behave(PATH, faults.slow(before_head=2.5))
+    labels = {"server_address": HOST, "server_port": str(upstream.port)}
+
+    def in_flight() -> float:
+        return gateway.metric("understudy_upstream_in_flight", **labels)
+
+    async with two(upstream.url) as gateway, gateway.client() as client:
+        tasks = [asyncio.create_task(chat(client)) for _ in range(3)]
+        await until(lambda: in_flight() == 3, "three in flight")
+        await asyncio.gather(*tasks)
+        await until(lambda: in_flight() == 0, "none in flight")
 
 
 async def test_what_vllm_says_of_its_queue_decides(upstream):
