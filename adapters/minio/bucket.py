@@ -127,8 +127,8 @@ def _translated(key: str) -> Iterator[None]:
     except S3Error as error:
         if error.code in _GONE:
             raise BucketObjectChanged(f"{key} has changed since it was listed.") from None
-        code = error.code if error.code and error.code.isalnum() else "an error"
-        more = f": {_HELP[code]}" if code in _HELP else ""
-        raise BucketFailed(f"The S3 server answered {code}{more}.") from error
+        said = error.code if error.code and error.code.isalnum() else "an error"
+        more = f": {_HELP[said]}" if said in _HELP else ""
+        raise BucketFailed(f"The S3 server answered {said}{more}.") from error
     except (HTTPError, MinioException, ParseError, ValueError, OSError) as error:
         raise BucketFailed(f"The S3 server can't be read ({type(error).__name__}).") from error

@@ -78,6 +78,7 @@ SECTIONS: dict[str, type[settings.Section]] = {
     "documents.": settings.DocumentSettings,
     "embedding.": settings.EmbeddingSettings,
     "ingestion.": settings.IngestionSettings,
+    "kubeflow.": settings.KubeflowSettings,
     "search.": settings.SearchSettings,
     "responses.": settings.ResponseSettings,
     "batches.": settings.BatchSettings,

@@ -18,9 +18,12 @@ import pytest
 from minio import Minio
 
 from adapters.kubeflow import PIPELINE
+from adapters.kubeflow.server import KubeflowServer
+from gateway.settings import KubeflowSettings
 from tests.real.clients.environments import Client
 from tests.real.s3.server import S3Server
 from tests.support.gateway import GatewayProcess
+from tests.support.kubeflow.api import PipelinesApi
 from tests.support.upstream import FakeVllm
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
@@ -70,6 +73,14 @@ def bucket(s3: S3Server) -> Iterator[Bucket]:
     return Bucket(s3)
 
 
+async def call(*command: str | Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return await anyio.to_thread.run_sync(
+        lambda: subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False
+        )
+    )
+
+
 async def run(
     kfp: Path, gateway: GatewayProcess, bucket: Bucket, folder: Path, **arguments: Any
 ) -> subprocess.CompletedProcess[str]:
@@ -89,16 +100,7 @@ async def run(
         "AWS_ACCESS_KEY_ID": bucket.server.access_key,
         "AWS_SECRET_ACCESS_KEY": bucket.server.secret_key,
     }
-    return await anyio.to_thread.run_sync(
-        lambda: subprocess.run(
-            [kfp, SCRIPT, PIPELINE, json.dumps(given), folder],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-    )
+    return await call(kfp, SCRIPT, PIPELINE, json.dumps(given), folder, env=environment)
 
 
 async def stored(gateway: GatewayProcess, name: str) -> tuple[str, dict[str, dict[str, Any]]]:
@@ -122,11 +124,9 @@ async def found(gateway: GatewayProcess, store: str, query: str) -> list[dict[st
 async def test_the_checked_in_pipeline_is_current(kfp: Path, tmp_path: Path):
     """Compiled anew, it is the file that is there."""
     made = tmp_path / "pipeline.yaml"
-    await anyio.run_process(
-        [str(kfp), "-m", "adapters.kubeflow.pipeline", str(made)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    command = (kfp, "-m", "adapters.kubeflow.pipeline", made)
+    done = await call(*command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
     assert made.read_text() == PIPELINE.read_text()
 
 
@@ -171,3 +171,21 @@ async def test_a_bucket_goes_into_a_store(
     assert again[root + "lamp.txt"]["id"] != files[root + "lamp.txt"]["id"]
     texts = [one["content"][0]["text"] for one in await found(gateway, store, "lamp")]
     assert texts == ["The lamp is green now."]
+
+
+async def test_a_run_is_started_as_the_sdk_does_it(kfp: Path):
+    """KFP's SDK understands the stand-in for its server, and sends what `understudy` sends."""
+    script = SCRIPT.with_name("sdk_run.py")
+    arguments = {"gateway": "http://understudy:8321/v1", "bucket": "b", "store": "s"}
+    with PipelinesApi([("RUNNING", {"plan": "RUNNING"})]) as api:
+        command = (kfp, script, api.url, PIPELINE, json.dumps(arguments))
+        done = await call(*command, env={**os.environ, "NO_PROXY": "127.0.0.1"})
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout.splitlines()[-1])
+        assert said == {"state": "RUNNING", "tasks": [["plan", "RUNNING"]]}
+        server = KubeflowServer(KubeflowSettings(url=api.url))
+        await server.start("ours", arguments, experiment="docs", parallelism=4)
+        await server.aclose()
+        theirs, ours = api.started
+    for name in ("experiment_id", "runtime_config", "pipeline_spec"):
+        assert ours[name] == theirs[name]

@@ -107,6 +107,12 @@ class PipelinesApi:
 
     def answer(self, request: Received) -> tuple[int, Any]:
         match request.method, request.path.removeprefix(API).split("/")[1:]:
+            case "GET", ["healthz"]:
+                return 200, {"multi_user": False}
+            case "GET", ["experiments", experiment_id]:
+                return 200, next(
+                    one for one in self.experiments if one["experiment_id"] == experiment_id
+                )
             case "GET", ["experiments"]:
                 wanted = [
                     one
