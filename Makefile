@@ -79,6 +79,14 @@ retrieval: setup vllm ## Ask a small handbook 42 questions in every way of searc
 soak-ingestion: setup ## Kill the ingestion worker 3000 times (KILLS=), and see that nothing is lost
 	@SOAK_KILLS=$(or $(KILLS),3000) $(PY) -m pytest -s tests/promises/test_ingestion_survives_kill.py $(ARGS)
 
+.PHONY: test-replicas
+test-replicas: setup ## The suites of what keeps state, each request to the next of three processes
+	@REPLICAS_ALL=1 $(PY) -m pytest tests/replicas -n $(JOBS) --dist loadfile $(ARGS)
+
+.PHONY: soak
+soak: setup ## Mixed load while replicas, workers and model servers are killed (DURATION= seconds, 600)
+	@SOAK_SECONDS=$(or $(DURATION),600) $(PY) -m pytest -s -q tests/soak $(ARGS)
+
 .PHONY: check
 check: setup ## Lint, format, types and the layering of the imports
 	$(BIN)/ruff check .

@@ -171,11 +171,8 @@ class DrainingServer(uvicorn.Server):
     def _look_for_idle(self) -> list[Any]:
         """The connections on which nothing has been asked for long enough."""
         now = time.monotonic()
-        idle: list[Any] = [
-            one
-            for one in self.server_state.connections
-            if one.cycle is None or one.cycle.response_complete
-        ]
+        connections: set[Any] = self.server_state.connections  # of JoiningProtocol
+        idle = [one for one in connections if one.cycle is None or one.cycle.response_complete]
         self._idle = {one: self._idle.get(one, now) for one in idle}
         return [one for one, since in self._idle.items() if now - since >= _LINGER_SECONDS]
 

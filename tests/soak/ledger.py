@@ -69,9 +69,7 @@ async def _files(ledger: Ledger, client: AsyncOpenAI, wrong: list[str]) -> None:
             continue
 
 
-async def _attached(
-    ledger: Ledger, client: AsyncOpenAI, deadline: float, wrong: list[str]
-) -> None:
+async def _attached(ledger: Ledger, client: AsyncOpenAI, deadline: float, wrong: list[str]) -> None:
     for (store, file), words in ledger.attached.items():
         try:
             shown = await client.vector_stores.files.retrieve(file, vector_store_id=store)

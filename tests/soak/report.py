@@ -48,8 +48,8 @@ def show(world: World, log: Log, ledgers: Sequence[Ledger], seconds: float) -> s
     lines += [
         "",
         f"kills      {dict(kinds)}",
-        f"failures   {len(log.failures)} of {total} ({len(log.failures) / max(1, total):.2%}), "
-        f"{len(excused)} of them in the middle of which a replica or backend died",
+        f"failures   {len(log.failures)} of {total} ({len(log.failures) / max(1, total):.2%})",
+        f"           {len(excused)} in the middle of which a replica or backend died",
         f"ledger     {dict(objects)}",
         "",
         f"{'memory, MiB':14}{'first':>8}{'last':>8}{'most':>8}{'a minute':>10}",
@@ -63,6 +63,4 @@ def _memory(member: Member) -> str:
     rise = slope(member.memory)
     shown = "-" if rise is None else f"{rise:+.2f}"
     spared = "  (never killed)" if member.spared else ""
-    return (
-        f"{member.name:14}{values[0]:8.0f}{values[-1]:8.0f}{max(values):8.0f}{shown:>10}{spared}"
-    )
+    return f"{member.name:14}{values[0]:8.0f}{values[-1]:8.0f}{max(values):8.0f}{shown:>10}{spared}"
