@@ -23,7 +23,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -171,10 +171,8 @@ class DrainingServer(uvicorn.Server):
     def _look_for_idle(self) -> list[Any]:
         """The connections on which nothing has been asked for long enough."""
         now = time.monotonic()
-        connections: Iterable[Any] = self.server_state.connections  # uvicorn's types name more
-        idle: list[Any] = [
-            one for one in connections if one.cycle is None or one.cycle.response_complete
-        ]
+        connections: set[Any] = self.server_state.connections  # of JoiningProtocol
+        idle = [one for one in connections if one.cycle is None or one.cycle.response_complete]
         self._idle = {one: self._idle.get(one, now) for one in idle}
         return [one for one, since in self._idle.items() if now - since >= _LINGER_SECONDS]
 

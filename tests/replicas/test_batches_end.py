@@ -1,0 +1,3 @@
+"""The end of batches, on three replicas."""
+
+from tests.promises.test_batches_end import *

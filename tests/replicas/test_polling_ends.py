@@ -1,0 +1,3 @@
+"""Polling, on three replicas."""
+
+from tests.promises.test_polling_ends import *
