@@ -75,8 +75,10 @@ async def use(data_dir: str) -> dict[str, Any]:
                 "said": said.choices[0].message.content,
             }
         finally:
-            process.send_signal(signal.SIGTERM)
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
             _, log = await process.communicate()
+            print(log.decode(), file=sys.stderr)
         return {**outcome, "status": process.returncode, "log": log.decode()[-4000:]}
 
 
