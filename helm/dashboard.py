@@ -266,7 +266,9 @@ def _others() -> list[Panel]:
         elif isinstance(metric, Counter):
             panels.append((title, "short", [(_rate(f"{name}_total", by=labels), legend)]))
         else:
-            panels.append((title, "short", [(f"sum{by} ({name}{{{_SERIES}}})", legend)]))
+            # States of several replicas don't add up.
+            operator = "sum" if name.endswith(("_in_flight", "_active")) else "max"
+            panels.append((title, "short", [(f"{operator}{by} ({name}{{{_SERIES}}})", legend)]))
     return panels
 
 

@@ -276,6 +276,7 @@ def _environment() -> dict[str, str]:
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     cache = str(Path(tempfile.gettempdir()) / "understudy-converter")
     return {
+        "HOME": cache,  # a container's user id may have no home, and docling asks where it is
         **passed,
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONSAFEPATH": "1",

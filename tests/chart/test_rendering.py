@@ -179,6 +179,11 @@ def settings_in(text: str, folder: Path) -> Settings:
     # Sections that the gateway is to have, checked as soon as it has them.
     coming = {"identity", "kserve"} - set(Settings.__struct_fields__)
     sections = {key: value for key, value in yaml.safe_load(text).items() if key not in coming}
+    if sections.get("identity", {}).get("mode") == "kubernetes":
+        # The defaults are files of the account, which each of the pods has (see below).
+        (folder / "account").touch()
+        account = dict.fromkeys(["token_file", "ca_file"], str(folder / "account"))
+        sections["identity"] = {"mode": "kubernetes", "kubernetes": account}
     config = folder / "understudy.yaml"
     config.write_text(yaml.safe_dump(sections), encoding="utf-8")
     variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "a-secret")
@@ -372,6 +377,24 @@ def test_no_permission_is_given_that_nobody_needs():
         if pod is not None:
             assert pod["spec"]["automountServiceAccountToken"] is False
             assert not [one for one in pod["spec"].get("volumes", []) if "projected" in one]
+
+
+def test_whoever_reads_the_settings_has_the_files_of_the_account():
+    """Servers, workers and migrations check that the token and the API server's CA are there."""
+    for manifest in manifests_of("everything"):
+        pod = pod_of(manifest)
+        if pod is None or manifest["kind"] == "Pod":
+            continue
+        [volume] = [one for one in pod["spec"]["volumes"] if one["name"] == "service-account"]
+        text = json.dumps(volume["projected"]["sources"])
+        for file in ("token", "ca.crt", "service-ca.crt", "namespace"):
+            assert f'"path": "{file}"' in text
+        [mount] = [
+            one
+            for one in pod["spec"]["containers"][0]["volumeMounts"]
+            if one["name"] == "service-account"
+        ]
+        assert mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 def test_the_network_policy_knows_the_namespaces_of_the_settings():
