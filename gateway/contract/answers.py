@@ -121,6 +121,8 @@ _EVENT = {
     "required": ["data"],
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
 }
+_STREAM = {"text/event-stream": {"schema": _EVENT}}
+_STREAMED = ("createResponse", "getResponse")
 _OUTSIDE_TAGS = frozenset({"Tools", "Connectors", "Tool runtime", "Vector IO"})
 _MANAGEMENT = {"livez": (), "readyz": (503,), "metrics": ()}
 
@@ -133,6 +135,8 @@ def describe_answers(operation: dict[str, Any], handler: HTTPRouteHandler, path:
     name = str(handler.name)
     if (content := _CONTENT.get(name)) is not None:
         responses["200"]["content"] = content
+    if name in _STREAMED:
+        responses["200"].setdefault("content", {}).update(_STREAM)
     if content is _BYTES:
         responses["206"] = {"description": "The range that was asked for.", "content": content}
         responses["304"] = {"description": "The caller has it already."}
@@ -179,7 +183,7 @@ def _refusal(status: int) -> dict[str, Any]:
 def _relayed_answer(handler: HTTPRouteHandler) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if "stream" in handler.opt[RELAY].operation.request.__struct_fields__:
-        content["text/event-stream"] = {"schema": _EVENT}
+        content |= _STREAM
     return {"description": f"A {handler.opt[ANSWERS_WITH]}.", "content": content}
 
 
