@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.http.pages import Page
 from gateway.rerank.schemas import InferenceRerankResponse
+from gateway.vector_stores.search_schemas import FileContent
 
 __all__ = ["ANSWERED"]
 
@@ -150,11 +151,19 @@ class Item(Struct, kw_only=True):
     type: str
 
 
-class StoredMessage(AssistantMessage, kw_only=True):
+class StoredMessage(Struct, kw_only=True):
     """What was said; of the caller's own, content may be a list of parts."""
 
     id: str
+    role: str
     content: str | list[Object] | None
+    name: str | UnsetType | None = UNSET
+    refusal: str | UnsetType | None = UNSET
+    annotations: list[Object] | UnsetType | None = UNSET
+    audio: Object | UnsetType | None = UNSET
+    function_call: Object | UnsetType | None = UNSET
+    tool_calls: list[ToolCallMade] | UnsetType | None = UNSET
+    reasoning: str | UnsetType | None = UNSET
 
 
 class ResponseUsage(Struct, kw_only=True):
@@ -241,6 +250,13 @@ class ResponseList(Struct, kw_only=True):
     has_more: bool
 
 
+class FileContentPage(Struct, kw_only=True):
+    object: Literal["vector_store.file_content.page"]
+    data: list[FileContent]
+    has_more: bool
+    next_page: str | None
+
+
 ANSWERED: dict[str, Any] = {
     "createChatCompletion": ChatCompletion,
     "getChatCompletion": ChatCompletion,
@@ -260,6 +276,7 @@ ANSWERED: dict[str, Any] = {
     "cancelResponse": ResponseObject,
     "listResponses": ResponseList,
     "listInputItems": InputItemList,
+    "retrieveVectorStoreFileContent": FileContentPage,
     "createConversationItems": Page[Item],
     "listConversationItems": Page[Item],
     "getConversationItem": Item,

@@ -16,10 +16,10 @@ from gateway.http.intake import TAKES_FORM
 from gateway.http.relayed import RELAY
 from gateway.http.requests import TAKES
 
-__all__ = ["Bodies"]
+__all__ = ["PASSED", "Bodies"]
 
 _REFERENCE = "#/components/schemas/{name}"
-_PASSED = (
+PASSED = (
     "Only what the gateway reads is listed; all other fields go to the model server as they are."
 )
 
@@ -62,7 +62,7 @@ class Bodies:
             return
         body = {"required": True, "content": {media_type: {"schema": schema}}}
         if RELAY in handler.opt:
-            body["description"] = _PASSED
+            body["description"] = PASSED
         operation["requestBody"] = body
 
 
