@@ -32,12 +32,16 @@ _data_dir_option = click.option(
 
 
 class _Commands(click.Group):
-    """Loads ``db`` when it is asked for, since what it needs takes a while to load."""
+    """Loads ``db`` and ``keys`` when they are asked for: what they need takes a while to load."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "db"])
+        return sorted([*super().list_commands(ctx), "db", "keys"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "keys":
+            from gateway.identity.commands import keys_commands
+
+            return keys_commands()
         if cmd_name != "db":
             return super().get_command(ctx, cmd_name)
         from gateway.app import queue_of
@@ -60,6 +64,11 @@ def main() -> None:
 @click.option("--host", help="The address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="The port to listen on.  [default: 8321]")
 @click.option("--workers", type=int, help="How many processes take requests.  [default: 1]")
+@click.option(
+    "--allow-anonymous",
+    is_flag=True,
+    help="Take requests of anybody from other machines too, where no identity is asked for.",
+)
 @_vllm_option
 @_data_dir_option
 def serve(
@@ -67,6 +76,7 @@ def serve(
     host: str | None,
     port: int | None,
     workers: int | None,
+    allow_anonymous: bool,
     vllm: tuple[str, ...],
     data_dir: str | None,
 ) -> None:
@@ -75,7 +85,12 @@ def serve(
     Every option can be a setting in the file or a variable in the environment as well; an option
     wins over both.
     """
-    from gateway.serving import serve as run
+    from gateway.serving import serve as serve_settings
+    from gateway.settings.identity_checks import check_anonymous
+
+    def run(settings: Settings) -> None:
+        check_anonymous(settings.identity, settings.server)
+        serve_settings(settings)
 
     _run(
         run,
@@ -85,6 +100,7 @@ def serve(
             "UNDERSTUDY_SERVER__HOST": host,
             "UNDERSTUDY_SERVER__PORT": port,
             "UNDERSTUDY_SERVER__WORKERS": workers,
+            "UNDERSTUDY_IDENTITY__ALLOW_ANONYMOUS": True if allow_anonymous else None,
             "UNDERSTUDY_DATA_DIR": data_dir,
         },
     )

@@ -16,6 +16,7 @@ URL_SCHEME = "url.scheme"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
 ERROR_TYPE = "error.type"
+ENDUSER_ID = "enduser.id"
 
 OPERATION = "gen_ai.operation.name"
 PROVIDER = "gen_ai.provider.name"
@@ -67,6 +68,8 @@ TOOL_ARGUMENTS = "gen_ai.tool.call.arguments"
 TOOL_RESULT = "gen_ai.tool.call.result"
 TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105  (a name, not a secret)
 
+PROJECT = "understudy.project"
+API_KEY_ID = "understudy.api_key.id"
 VECTOR_STORE_ID = "understudy.vector_store.id"
 FILE_ID = "understudy.file.id"
 INGESTION_STATUS = "understudy.ingestion.status"

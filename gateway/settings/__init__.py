@@ -8,6 +8,16 @@ from __future__ import annotations
 from msgspec import field
 
 from gateway.settings.documents import DocumentSettings, IngestionSettings, SearchSettings
+from gateway.settings.identity import (
+    Algorithm,
+    ApiKeySettings,
+    IdentityMode,
+    IdentitySettings,
+    KubernetesSettings,
+    OidcSettings,
+    Scope,
+    UpstreamHeaderSettings,
+)
 from gateway.settings.models import (
     BackendSettings,
     BackendTimeoutSettings,
@@ -47,6 +57,8 @@ from gateway.settings.tools import (
 )
 
 __all__ = [
+    "Algorithm",
+    "ApiKeySettings",
     "BackendSettings",
     "BackendTimeoutSettings",
     "BatchSettings",
@@ -57,17 +69,22 @@ __all__ = [
     "EmbeddingSettings",
     "GuardForm",
     "GuardModelSettings",
+    "IdentityMode",
+    "IdentitySettings",
     "IngestionSettings",
+    "KubernetesSettings",
     "LimitSettings",
     "ModelKind",
     "ModelSettings",
     "ModerationCategory",
     "ModerationSettings",
     "ObjectSettings",
+    "OidcSettings",
     "PositiveFloat",
     "PositiveInt",
     "ResponseSettings",
     "RetentionSettings",
+    "Scope",
     "SearchSettings",
     "Section",
     "ServerSettings",
@@ -76,6 +93,7 @@ __all__ = [
     "TelemetrySettings",
     "TimeoutSettings",
     "ToolSettings",
+    "UpstreamHeaderSettings",
     "UrlSettings",
     "VectorSettings",
     "WebSearchSettings",
@@ -93,6 +111,7 @@ class Settings(Section, frozen=True):
     """Model servers whose models are found by asking ``/v1/models``."""
     discover_interval_seconds: PositiveFloat = 10.0
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     objects: ObjectSettings = field(default_factory=ObjectSettings)
