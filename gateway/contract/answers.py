@@ -9,6 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from gateway.http.intake import TAKES_FORM
 from gateway.http.relayed import ANSWERS_WITH, RELAY
 from gateway.http.requests import TAKES
+from gateway.identity.scopes import PUBLIC
 
 __all__ = ["COMPONENTS", "describe_answers"]
 
@@ -45,6 +46,11 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "required": True,
         "schema": {"type": "string", "enum": ["nosniff"]},
     },
+    "www-authenticate": {
+        "description": "How to say who asks.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
     "retry-after": {
         "description": "Seconds after which it may work.",
         "required": True,
@@ -52,7 +58,17 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
 }
 _EVERY_ANSWER = ("x-request-id", "openai-processing-ms", "openai-version", "x-content-type-options")
-COMPONENTS: dict[str, dict[str, Any]] = {"schemas": {"Error": _ERROR_SCHEMA}, "headers": _HEADERS}
+COMPONENTS: dict[str, dict[str, Any]] = {
+    "schemas": {"Error": _ERROR_SCHEMA},
+    "headers": _HEADERS,
+    "securitySchemes": {
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key or a token, where `identity.mode` asks for one.",
+        }
+    },
+}
 """Added to the document's components, by their kind."""
 
 _MEANINGS = {
@@ -130,6 +146,7 @@ _MANAGEMENT = {"livez": (), "readyz": (503,), "metrics": ()}
 def describe_answers(operation: dict[str, Any], handler: HTTPRouteHandler, path: str) -> None:
     """Add the statuses of refusals, what a relay answers with, and the headers of all."""
     responses = operation["responses"]
+    operation["security"] = [] if path in PUBLIC else [{"bearer": []}, {}]
     if handler.opt.get(RELAY) is not None:
         responses["200"] = _relayed_answer(handler)
     name = str(handler.name)
@@ -152,7 +169,8 @@ def _statuses(operation: dict[str, Any], handler: HTTPRouteHandler, path: str) -
     name = str(handler.name)
     if name in _MANAGEMENT:
         return set(_MANAGEMENT[name])
-    found = {*_ANYTIME, *_OF_OPERATIONS.get(name, ())}
+    anytime = set(_ANYTIME) - {401, 403} if path in PUBLIC else _ANYTIME
+    found = {*anytime, *_OF_OPERATIONS.get(name, ())}
     places = {parameter["in"] for parameter in operation.get("parameters", ())}
     if places:
         found.add(400)
@@ -175,6 +193,8 @@ def _refusal(status: int) -> dict[str, Any]:
         "description": _MEANINGS[status],
         "content": {"application/json": {"schema": schema}},
     }
+    if status == 401:
+        refusal["headers"] = {"www-authenticate": _header("www-authenticate")}
     if status in (429, 503):
         refusal["headers"] = {"retry-after": _header("retry-after")}
     return refusal
