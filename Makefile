@@ -113,7 +113,10 @@ docs: setup ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
 .PHONY: openapi
-openapi: setup ## Write the contract in openapi/ anew
+openapi: setup ## Write the contract in openapi/ anew, and its coverage by the installed openai SDK
+	$(BIN)/understudy openapi
+	$(PY) -m tests.support.openai_operations
+	$(PY) -m tests.support.openai_properties
 	$(BIN)/understudy openapi
 
 .PHONY: chart

@@ -28,6 +28,9 @@ STALE_SECONDS = 0.5
 RAW_BYTES = 64 * 1024
 """A body longer than this goes past the parser once its head is read."""
 
+MAX_HEAD_BYTES = 256 * 1024
+"""Of an answer's headers, and of what else comes before or behind blocks of its body."""
+
 HIGH_WATER_BYTES = 256 * 1024
 """A stream whose reader is slow stops being read from the socket at this much."""
 
@@ -52,6 +55,7 @@ class Connection(asyncio.Protocol):
         "_blocks",
         "_buffered",
         "_error",
+        "_head_bytes",
         "_keep_alive",
         "_length",
         "_loop",
@@ -100,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._blocks: list[bytes] = []
         self._buffered = 0
         self._error: Exception | None = None
+        self._head_bytes = 0  # of all that is no body, since the last of it
         self._keep_alive = False
         self._until_close = True
         self._length = 0
@@ -219,8 +224,15 @@ class Connection(asyncio.Protocol):
                 self._raw_left = self._length - self._buffered
 
     def _parse(self, data: bytes) -> None:
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.done:
+                self.fail(
+                    UpstreamError(
+                        f"The model server sent more than {MAX_HEAD_BYTES} bytes of headers."
+                    )
+                )
         except httptools.HttpParserError as error:
             if self.done:  # the answer is whole; what came after it must not become the next one
                 self._keep_alive = False
@@ -301,6 +313,7 @@ class Connection(asyncio.Protocol):
             self.deadline = now + self._pool.timeouts.idle
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         self._blocks.append(body)
         self._buffered += len(body)
         now = self._loop.time()

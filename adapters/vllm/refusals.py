@@ -33,6 +33,8 @@ from gateway.errors import (
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding a server's answer raises."""
 
+_LONGEST_WAIT_SECONDS = 3600
+"""That a caller is told to wait, whatever a server says."""
 _LONGEST_MESSAGE = 4096
 _LONGEST_CODE = 128
 _CONTEXT_LENGTH = re.compile(r"maximum context length|longer than the maximum model length")
@@ -190,5 +192,7 @@ def _strip_body(param: str | None) -> str | None:
 
 def _with_retry_after(error: GatewayError, retry_after: bytes | None) -> GatewayError:
     if retry_after is not None and retry_after.isdigit() and error.status in (429, 503):
-        error.retry_after = int(retry_after)
+        digits = retry_after.lstrip(b"0") or b"0"
+        longest = _LONGEST_WAIT_SECONDS
+        error.retry_after = min(int(digits), longest) if len(digits) < 10 else longest
     return error

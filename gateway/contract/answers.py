@@ -9,6 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from gateway.http.intake import TAKES_FORM
 from gateway.http.relayed import ANSWERS_WITH, RELAY
 from gateway.http.requests import TAKES
+from gateway.identity.scopes import PUBLIC
 
 __all__ = ["COMPONENTS", "describe_answers"]
 
@@ -45,6 +46,11 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "required": True,
         "schema": {"type": "string", "enum": ["nosniff"]},
     },
+    "www-authenticate": {
+        "description": "How to say who asks.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
     "retry-after": {
         "description": "Seconds after which it may work.",
         "required": True,
@@ -52,7 +58,17 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
 }
 _EVERY_ANSWER = ("x-request-id", "openai-processing-ms", "openai-version", "x-content-type-options")
-COMPONENTS: dict[str, dict[str, Any]] = {"schemas": {"Error": _ERROR_SCHEMA}, "headers": _HEADERS}
+COMPONENTS: dict[str, dict[str, Any]] = {
+    "schemas": {"Error": _ERROR_SCHEMA},
+    "headers": _HEADERS,
+    "securitySchemes": {
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key or a token, where `identity.mode` asks for one.",
+        }
+    },
+}
 """Added to the document's components, by their kind."""
 
 _MEANINGS = {
@@ -121,6 +137,8 @@ _EVENT = {
     "required": ["data"],
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
 }
+_STREAM = {"text/event-stream": {"schema": _EVENT}}
+_STREAMED = ("createResponse", "getResponse")
 _OUTSIDE_TAGS = frozenset({"Tools", "Connectors", "Tool runtime", "Vector IO"})
 _MANAGEMENT = {"livez": (), "readyz": (503,), "metrics": ()}
 
@@ -128,11 +146,14 @@ _MANAGEMENT = {"livez": (), "readyz": (503,), "metrics": ()}
 def describe_answers(operation: dict[str, Any], handler: HTTPRouteHandler, path: str) -> None:
     """Add the statuses of refusals, what a relay answers with, and the headers of all."""
     responses = operation["responses"]
+    operation["security"] = [] if path in PUBLIC else [{"bearer": []}, {}]
     if handler.opt.get(RELAY) is not None:
         responses["200"] = _relayed_answer(handler)
     name = str(handler.name)
     if (content := _CONTENT.get(name)) is not None:
         responses["200"]["content"] = content
+    if name in _STREAMED:
+        responses["200"].setdefault("content", {}).update(_STREAM)
     if content is _BYTES:
         responses["206"] = {"description": "The range that was asked for.", "content": content}
         responses["304"] = {"description": "The caller has it already."}
@@ -148,7 +169,8 @@ def _statuses(operation: dict[str, Any], handler: HTTPRouteHandler, path: str) -
     name = str(handler.name)
     if name in _MANAGEMENT:
         return set(_MANAGEMENT[name])
-    found = {*_ANYTIME, *_OF_OPERATIONS.get(name, ())}
+    anytime = set(_ANYTIME) - {401, 403} if path in PUBLIC else _ANYTIME
+    found = {*anytime, *_OF_OPERATIONS.get(name, ())}
     places = {parameter["in"] for parameter in operation.get("parameters", ())}
     if places:
         found.add(400)
@@ -171,6 +193,8 @@ def _refusal(status: int) -> dict[str, Any]:
         "description": _MEANINGS[status],
         "content": {"application/json": {"schema": schema}},
     }
+    if status == 401:
+        refusal["headers"] = {"www-authenticate": _header("www-authenticate")}
     if status in (429, 503):
         refusal["headers"] = {"retry-after": _header("retry-after")}
     return refusal
@@ -179,7 +203,7 @@ def _refusal(status: int) -> dict[str, Any]:
 def _relayed_answer(handler: HTTPRouteHandler) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if "stream" in handler.opt[RELAY].operation.request.__struct_fields__:
-        content["text/event-stream"] = {"schema": _EVENT}
+        content |= _STREAM
     return {"description": f"A {handler.opt[ANSWERS_WITH]}.", "content": content}
 
 

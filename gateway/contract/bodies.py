@@ -1,4 +1,6 @@
-"""What requests carry: JSON of a type, a form, or what a relay reads of it."""
+"""What requests carry: JSON of a type, a form, or what a relay reads of it; and what answers
+carry, where Litestar can't know.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,16 @@ from typing import Any
 import msgspec
 from litestar.handlers import HTTPRouteHandler
 
+from gateway.contract.answered import ANSWERED
 from gateway.contract.overlay import overlay
 from gateway.http.intake import TAKES_FORM
 from gateway.http.relayed import RELAY
 from gateway.http.requests import TAKES
 
-__all__ = ["Bodies"]
+__all__ = ["PASSED", "Bodies"]
 
 _REFERENCE = "#/components/schemas/{name}"
-_PASSED = (
+PASSED = (
     "Only what the gateway reads is listed; all other fields go to the model server as they are."
 )
 
@@ -29,7 +32,8 @@ class Bodies:
     """
 
     def __init__(self, handlers: Iterable[HTTPRouteHandler], schemas: dict[str, Any]) -> None:
-        kinds = list(dict.fromkeys(kind for one in handlers if (kind := _read(one)) is not None))
+        read = [kind for one in handlers if (kind := _read(one)) is not None]
+        kinds = list(dict.fromkeys([*read, *ANSWERED.values()]))
         references, components = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
         other = {
             name: f"{name}Request"
@@ -45,7 +49,10 @@ class Bodies:
         }
 
     def describe(self, operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
-        """Add the body that this handler reads."""
+        """Add the body that this handler reads, and that of its answer."""
+        if (answered := ANSWERED.get(str(handler.name))) is not None:
+            content = operation["responses"]["200"].setdefault("content", {})
+            content["application/json"] = {"schema": self._references[answered]}
         form, kind = handler.opt.get(TAKES_FORM), _read(handler)
         if form is not None:
             media_type, schema = "multipart/form-data", form
@@ -55,7 +62,7 @@ class Bodies:
             return
         body = {"required": True, "content": {media_type: {"schema": schema}}}
         if RELAY in handler.opt:
-            body["description"] = _PASSED
+            body["description"] = PASSED
         operation["requestBody"] = body
 
 

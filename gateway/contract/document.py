@@ -50,8 +50,8 @@ def openapi_document(handlers: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
                     handler.name if number == 0 else f"{handler.name}_{number}"
                 )
                 describe_parameters(operation, handler)
-                bodies.describe(operation, handler)
                 describe_answers(operation, handler, path)
+                bodies.describe(operation, handler)
     return cast("dict[str, Any]", json.loads(msgspec.json.encode(document)))
 
 

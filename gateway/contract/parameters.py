@@ -12,6 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from gateway.files.schemas import OUR_PURPOSES, PURPOSES
 from gateway.items.including import Include
+from gateway.vector_stores.properties import MAX_KEY, MAX_PROPERTIES, MAX_VALUE
 
 __all__ = ["describe_parameters"]
 
@@ -22,14 +23,44 @@ _BOUNDS: dict[str, dict[str, Any]] = {
     "version": {"type": "integer", "minimum": 1},
     "include": {"type": "array", "items": {"type": "string", "enum": [*get_args(Include)]}},
 }
+_INCLUDE = {
+    "name": "include",
+    "in": "query",
+    "required": False,
+    "description": "What to show that is hidden otherwise; may be repeated.",
+    "schema": _BOUNDS["include"],
+}
 _OF_OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("listFiles", "limit"): {"maximum": 10_000, "default": 10_000},
     ("listFiles", "purpose"): {"enum": [*PURPOSES, *OUR_PURPOSES]},
 }
+_MORE: dict[str, list[dict[str, Any]]] = {
+    "listChatCompletions": [
+        {
+            "name": "metadata",
+            "in": "query",
+            "required": False,
+            "description": "Only those with all of these pairs: `metadata[key]=value`.",
+            "style": "deepObject",
+            "explode": True,
+            "schema": {
+                "type": "object",
+                "maxProperties": MAX_PROPERTIES,
+                "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
+                "propertyNames": {"minLength": 1, "maxLength": MAX_KEY, "pattern": "^[a-z]+$"},
+            },
+        }
+    ],
+    "getResponse": [_INCLUDE],
+    "listInputItems": [_INCLUDE],
+}
+"""What handlers read of the query themselves."""
 
 
 def describe_parameters(operation: dict[str, Any], handler: HTTPRouteHandler) -> None:
     """Make the parameters of this operation as precise as its handler is."""
+    if (more := _MORE.get(str(handler.name))) is not None:
+        operation["parameters"] = [*operation.get("parameters", ()), *map(dict, more)]
     for parameter in operation.get("parameters", ()):
         schema = _not_null(parameter["schema"])
         name = parameter["name"]

@@ -37,6 +37,22 @@ async def test_what_schemathesis_makes_of_the_document_is_answered_as_it_says(tm
     assert status == 0, said
 
 
+@pytest.mark.timeout(300)
+async def test_no_operation_lets_anybody_in_without_a_key(tmp_path: Path):
+    """Where an identity is asked for: not without a key, nor with one that is none; and the
+    answers to those who have one are as documented."""
+    status, said = await fuzz(
+        "--phases=examples,fuzzing",
+        "--checks=ignored_auth,not_a_server_error,status_code_conformance,"
+        "response_headers_conformance,response_schema_conformance",
+        "--max-examples=2",
+        "--seed=1",
+        folder=tmp_path,
+        known=True,
+    )
+    assert status == 0, said
+
+
 def test_nothing_is_left_out_of_the_run(document):
     """But what is there again under another prefix, with the same handler."""
     names = {

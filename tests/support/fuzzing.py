@@ -1,6 +1,7 @@
 """Schemathesis against a gateway: every check that it has, over the document that is emitted.
 
     python -m tests.support.fuzzing --max-examples 200     # what `make fuzz` runs
+    python -m tests.support.fuzzing --known                # with an identity
 
 The gateway runs in this process, with faithful model servers and a vector index in memory;
 schemathesis is a process of its own. `fuzzing.toml` beside this says what is checked.
@@ -22,7 +23,9 @@ from unittest import mock
 
 import gateway.app
 from gateway.contract import openapi_document
+from gateway.identity.scopes import SCOPES
 from tests.support.inprocess import InProcessGateway
+from tests.support.keys import bearer, make_key
 from tests.support.memory import MemoryVectorIndex
 from tests.support.upstream import FakeVllm
 
@@ -34,8 +37,12 @@ EMBEDDED = ("Embedding", "Rerank")
 """What the schemas of requests begin with that are for the embedding model."""
 
 
-async def fuzz(*arguments: str, folder: Path) -> tuple[int, str]:
-    """The exit status of ``schemathesis run`` with these arguments, and what it printed."""
+async def fuzz(*arguments: str, folder: Path, known: bool = False) -> tuple[int, str]:
+    """The exit status of ``schemathesis run`` with these arguments, and what it printed.
+
+    ``known`` is for a gateway that asks who calls; all requests but those of the check for it
+    carry a key.
+    """
     async with AsyncExitStack() as stack:
         stack.enter_context(
             mock.patch.object(gateway.app, "_vector_index", lambda *_: MemoryVectorIndex())
@@ -50,13 +57,18 @@ async def fuzz(*arguments: str, folder: Path) -> tuple[int, str]:
                 data_dir=str(folder / "data"),
                 traced=False,
                 ingestion={"attach_wait_seconds": 0, "embedded_worker": False},
+                identity={"mode": "api_keys" if known else "none"},
                 search={"rewrite_model": CHAT},
                 moderation={"default_model": GUARD},
             )
         )
         document = folder / "openapi.json"
-        whole = openapi_document(running.application.handlers)
-        document.write_text(json.dumps(with_served_models(whole)))
+        whole = with_served_models(openapi_document(running.application.handlers))
+        if known:
+            key = await make_key(running, scopes=[*SCOPES])
+            arguments = (*arguments, "--header", f"Authorization: {bearer(key)['authorization']}")
+            whole = with_required_keys(whole)
+        document.write_text(json.dumps(whole))
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -85,6 +97,13 @@ async def fuzz(*arguments: str, folder: Path) -> tuple[int, str]:
     return process.returncode, output.decode(errors="replace")
 
 
+def with_required_keys(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a gateway that lets nobody in without a key."""
+    for operation in (one for path in document["paths"].values() for one in path.values()):
+        operation["security"] = [one for one in operation["security"] if one]
+    return document
+
+
 def is_tested(path: str) -> bool:
     """Whether the run asks for this path of the document."""
     return re.match(AGAIN, path) is None
@@ -104,7 +123,9 @@ def with_served_models(document: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    given = [one for one in sys.argv[1:] if one != "--known"]
     with tempfile.TemporaryDirectory(prefix="understudy-fuzz-") as name:
-        status, said = asyncio.run(fuzz(*sys.argv[1:], folder=Path(name)))
+        made = fuzz(*given, folder=Path(name), known="--known" in sys.argv)
+        status, said = asyncio.run(made)
     sys.stdout.write(said)
     sys.exit(status)

@@ -110,7 +110,14 @@ def test_the_caller_s_own_credentials_are_the_caller_s_matter():
 
 @pytest.mark.parametrize(
     ("given_value", "expected"),
-    [(b"7", 7), (None, 1), (b"Wed, 21 Oct 2026 07:28:00 GMT", 1), (b"-1", 1)],
+    [
+        (b"7", 7),
+        (None, 1),
+        (b"Wed, 21 Oct 2026 07:28:00 GMT", 1),
+        (b"-1", 1),
+        (b"007", 7),
+        (b"9" * 5000, 3600),
+    ],
 )
 def test_how_long_to_wait(given_value, expected):
     """In seconds as the server says, one second where it doesn't."""
