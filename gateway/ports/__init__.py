@@ -5,6 +5,7 @@ each port, which runs on every adapter.
 """
 
 from gateway.ports.content_detector import ContentDetector, Detection
+from gateway.ports.counter_store import CountersAway, CounterStore, Held, Hold, Take, Taken
 from gateway.ports.document_converter import (
     Chunk,
     ChunkSizes,
@@ -40,13 +41,17 @@ __all__ = [
     "ChunkSizes",
     "ContentDetector",
     "ConversionFailed",
+    "CounterStore",
+    "CountersAway",
     "Detection",
     "DocumentConverter",
     "FailureCode",
     "FetchedPage",
     "Handler",
     "Headers",
+    "Held",
     "Hit",
+    "Hold",
     "IndexFeatures",
     "IndexedChunk",
     "Job",
@@ -60,6 +65,8 @@ __all__ = [
     "ServerKind",
     "StoreIndex",
     "StoredObject",
+    "Take",
+    "Taken",
     "ToolOutput",
     "ToolServer",
     "ToolServerAddress",

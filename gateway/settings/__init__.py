@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec import field
 
 from gateway.settings.documents import DocumentSettings, IngestionSettings, SearchSettings
+from gateway.settings.limits import LimitRuleSettings, LimitSettings, QuotaSettings
 from gateway.settings.models import (
     BackendSettings,
     BackendTimeoutSettings,
@@ -32,7 +33,7 @@ from gateway.settings.section import (
     SettingsError,
     is_header_value,
 )
-from gateway.settings.server import LimitSettings, ServerSettings, TelemetrySettings
+from gateway.settings.server import ServerSettings, TelemetrySettings
 from gateway.settings.storage import (
     DatabaseSettings,
     ObjectSettings,
@@ -58,6 +59,7 @@ __all__ = [
     "GuardForm",
     "GuardModelSettings",
     "IngestionSettings",
+    "LimitRuleSettings",
     "LimitSettings",
     "ModelKind",
     "ModelSettings",
@@ -66,6 +68,7 @@ __all__ = [
     "ObjectSettings",
     "PositiveFloat",
     "PositiveInt",
+    "QuotaSettings",
     "ResponseSettings",
     "RetentionSettings",
     "SearchSettings",

@@ -33,6 +33,8 @@ class BatchRow(Base, kw_only=True):
     fingerprint: Mapped[str | None] = mapped_column(String(64), default=None)
     """sha256 of the request that the key stands for."""
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", default=None)
+    key_id: Mapped[str | None] = mapped_column(Id, default=None)
+    """The API key that asked for it, which its tokens are counted for."""
     model: Mapped[str | None] = mapped_column(default=None)
     errors: Mapped[list[Any]] = mapped_column(default_factory=list)
     output_file_id: Mapped[str | None] = mapped_column(Id, default=None)

@@ -47,6 +47,8 @@ class ResponseRow(Base, kw_only=True):
     """When a worker last showed that it has it."""
     traceparent: Mapped[str | None] = mapped_column(String(64), default=None)
     """Of the request that asked for it."""
+    key_id: Mapped[str | None] = mapped_column(Id, default=None)
+    """The API key that asked for it, which its tokens are counted for."""
 
 
 class ResponseItemRow(Base, kw_only=True):
