@@ -30,6 +30,7 @@ from gateway.management.routes import inspection_routes, probe_routes
 from gateway.management.service import ManagementService
 from gateway.messages.routes import message_routes
 from gateway.messages.service import COUNT_TOKENS, MESSAGES
+from gateway.metering import Metering
 from gateway.models.routes import model_routes
 from gateway.models.service import ModelService
 from gateway.observability.exporters import build_tracing, load_exporters, resource_for
@@ -39,6 +40,7 @@ from gateway.observability.telemetry import Telemetry
 from gateway.observability.tracing import Tracing
 from gateway.ports import (
     ContentDetector,
+    CounterStore,
     DocumentConverter,
     JobQueue,
     ModelServer,
@@ -85,6 +87,14 @@ class Application:
             settings, self.catalog, self._model_server, answered=self._server_answered
         )
         self.state = _state(settings)
+        self.metering = Metering(
+            settings,
+            self.state.database,
+            _counters(settings, self.state.database),
+            self.catalog,
+            self.metrics,
+        )
+        self.telemetry.meter = self.metering
         self.client = ModelClient(self.catalog)
         self.embedder = Embedder(self.catalog, self.client, settings.embedding)
         self.stateful = Stateful(
@@ -106,6 +116,7 @@ class Application:
             self.stateful,
             _outside(settings),
             _detectors(settings),
+            self.metering.limiter,
         )
         service = ManagementService(self.discovery, self._profile, self.state)
         probes = probe_routes(service, self.metrics)
@@ -113,7 +124,10 @@ class Application:
         self.handlers = [*self._api_routes(service), *([] if separate else probes)]
         self.litestar = router_of(self.handlers, lifespan=[self._lifespan])
         self.public = Edge(
-            cast("ASGIApp", self.litestar), self.telemetry, relays_by_path(self.handlers)
+            cast("ASGIApp", self.litestar),
+            self.telemetry,
+            relays_by_path(self.handlers),
+            recording=self.metering.recording,
         )
         self.management = (
             Edge(cast("ASGIApp", router_of(probes)), self.telemetry, relays={})
@@ -138,6 +152,7 @@ class Application:
             *inspection_routes(service),
             *self.stateful.routes(),
             *self.agentic.routes(),
+            *self.metering.routes(),
         ]
 
     def _relay(self, operation: Operation[Any], recorder: Recorder | None = None) -> Relay:
@@ -147,6 +162,7 @@ class Application:
             max_body_bytes=self.settings.limits.max_body_bytes,
             capture_content=self.tracing.captures_content,
             recorder=recorder,
+            admission=self.metering.admission,
         )
 
     def _model_server(self, backend: BackendSettings) -> ModelServer:
@@ -166,7 +182,9 @@ class Application:
         return self._worker().run if self.settings.ingestion.embedded_worker else None
 
     def _worker(self) -> Worker:
-        return self.stateful.worker(self.agentic.work(), self.agentic.chores())
+        return self.stateful.worker(
+            self.agentic.work(), {**self.agentic.chores(), **self.metering.chores()}
+        )
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -185,7 +203,7 @@ class Application:
         try:
             async with (
                 self.discovery.running(),
-                self.state.running(work),
+                self.state.running(work, within=self.metering.running()),
                 self.stateful.running(),
                 self.agentic.running(),
                 self._surroundings,
@@ -213,6 +231,12 @@ def _state(settings: Settings) -> State:
         queue=queue_of(settings, database),
         upgrade=upgrade,
     )
+
+
+def _counters(settings: Settings, database: Database) -> CounterStore:
+    from adapters.counters import counters_for
+
+    return counters_for(settings.limits.store, database)
 
 
 def _object_store(settings: Settings, data_dir: Path) -> ObjectStore:

@@ -19,6 +19,9 @@
     ├── UnprocessableRequest        422  invalid_request_error
     ├── ToolServerError             424  external_connector_error  a server of tools failed
     ├── RateLimited                 429  rate_limit_error        + retry-after
+    │   ├── RequestsLimited         429  requests
+    │   ├── TokensLimited           429  tokens
+    │   └── QuotaExceeded           429  insufficient_quota      + x-should-retry: false
     ├── UpstreamError               502  upstream_error          the server behind us failed
     │   ├── UpstreamUnavailable     503  service_unavailable     + retry-after
     │   │   └── UpstreamUnreachable 503  … code=upstream_unreachable
@@ -52,10 +55,13 @@ __all__ = [
     "NotFound",
     "PayloadTooLarge",
     "PermissionDenied",
+    "QuotaExceeded",
     "RangeNotSatisfiable",
     "RateLimited",
     "RequestStalled",
+    "RequestsLimited",
     "ShuttingDown",
+    "TokensLimited",
     "ToolServerError",
     "UnprocessableRequest",
     "UnsupportedMediaType",
@@ -221,6 +227,28 @@ class RateLimited(GatewayError):
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
     default_retry_after = RETRY_AFTER_SECONDS
+
+
+class RequestsLimited(RateLimited):
+    """Too many requests of a project, key or model, by the minute or at once."""
+
+    type = "requests"
+
+
+class TokensLimited(RateLimited):
+    """Too many tokens of a project, key or model in a minute."""
+
+    type = "tokens"
+
+
+class QuotaExceeded(RateLimited):
+    """A project has as much as it may have; a second try changes nothing."""
+
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"x-should-retry", b"false")]
 
 
 class UpstreamError(GatewayError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 
 from gateway.database.engine import Database
 from gateway.database.migrate import SchemaMismatch
@@ -46,20 +46,28 @@ class State:
         self.ready = False
 
     @asynccontextmanager
-    async def running(self, work: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+    async def running(
+        self,
+        work: Callable[[], Awaitable[None]] | None,
+        *,
+        within: AbstractAsyncContextManager[None] | None = None,
+    ) -> AsyncIterator[None]:
         """Make ready, and do ``work`` (the ingestion worker's loop) while the block runs.
+
+        ``within`` is entered before work begins, and left after its end.
 
         Raises ``SchemaMismatch`` where the database is of another version.
         """
         try:
             await self._try_to_prepare()
-            background = asyncio.create_task(self._run(work), name="state")
-            try:
-                yield
-            finally:
-                background.cancel()
-                with suppress(asyncio.CancelledError):
-                    await background
+            async with within or nullcontext():
+                background = asyncio.create_task(self._run(work), name="state")
+                try:
+                    yield
+                finally:
+                    background.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await background
         finally:
             await self._close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import text
 
@@ -114,8 +115,10 @@ class DatabaseCounters:
         for table in ("limit_counters", "limit_slots"):
             statement = text(_TIDY.format_map({**self._words, "table": table}))
             async with self._database.begin() as session:
-                found = await session.execute(statement, self._clocked({"most": _TIDIED_AT_ONCE}))
-                done += found.rowcount
+                found: Any = await session.execute(
+                    statement, self._clocked({"most": _TIDIED_AT_ONCE})
+                )
+                done += int(found.rowcount)
         return done
 
     async def aclose(self) -> None:

@@ -42,6 +42,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     expires_at: int
     output_seconds: int | None
     traceparent: str | None
+    key_id: str | None
+    """Of the API key that asked for it."""
 
 
 class BatchState(Struct, frozen=True):
@@ -110,6 +112,7 @@ class BatchClaims:
                 expires_at=row.expires_at,
                 output_seconds=row.output_seconds,
                 traceparent=row.traceparent,
+                key_id=row.key_id,
             )
 
     async def state(self, claim: Claim, *, touch: bool = False) -> BatchState:

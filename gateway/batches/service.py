@@ -85,6 +85,7 @@ class BatchService:
         """
         project = principal.project
         row = self._row(project, activity, wanted, _key(wanted, header_key))
+        row.key_id = principal.key_id
         if (earlier := await self._earlier(row)) is not None:
             return self.shown(earlier)
         await self._check_file(principal, wanted.input_file_id)

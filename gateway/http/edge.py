@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.context import attach, detach
 
@@ -26,13 +26,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Edge:
-    """``relays`` maps a path to the relay that answers a POST to it; ``app`` answers the rest."""
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, relays: Mapping[str, ASGIApp]) -> None:
+
+class Recording(Protocol):
+    def recorded(self, scope: Scope, send: Send) -> Send:
+        """What the answer is to be sent with, so that it is written down before it goes out."""
+
+
+class Edge:
+    """``relays`` maps a path to the relay that answers a POST to it; ``app`` answers the rest,
+    and ``recording`` writes down what changes something there.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        telemetry: Telemetry,
+        relays: Mapping[str, ASGIApp],
+        *,
+        recording: Recording | None = None,
+    ) -> None:
         self._app = app
         self._telemetry = telemetry
         self._relays = relays
+        self._recording = recording
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,14 +59,17 @@ class Edge:
         exchange = Exchange(scope)
         scope.setdefault("state", {})["exchange"] = exchange
 
-        async def send_out(message: Message) -> None:
+        async def send_headed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 message["headers"] = [*message["headers"], *exchange.answer_headers()]
             await send(message)
 
+        send_out: Send = send_headed
         self._telemetry.begin(exchange)
         relay = self._relays.get(exchange.path) if exchange.method == "POST" else None
+        if relay is None and self._recording is not None and exchange.method not in _READING:
+            send_out = self._recording.recorded(scope, send_out)
         try:
             if relay is not None:
                 exchange.route = exchange.path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["DEFAULT_PROJECT", "Principal"]
+__all__ = ["ADMIN", "DEFAULT_PROJECT", "NOBODY", "Principal", "is_admin"]
 
 DEFAULT_PROJECT = "default"
 """What everything belongs to where no identity is asked for."""
@@ -22,3 +22,16 @@ class Principal(Struct, frozen=True, kw_only=True):
     """What it may do; ``None`` is everything."""
     models: frozenset[str] | None = None
     """The ids of the models that it may use; ``None`` is all of them."""
+
+
+ADMIN = "admin"
+"""The scope that sees what other projects used and changed."""
+
+
+def is_admin(principal: Principal) -> bool:
+    """Whether it may see what other projects used and changed."""
+    return principal.scopes is None or ADMIN in principal.scopes
+
+
+NOBODY = Principal()
+"""Who asks where no identity is asked for."""

@@ -41,6 +41,8 @@ class ModelCall:
 
     __slots__ = (
         "backend",
+        "body",
+        "chunks",
         "content",
         "ended",
         "error_type",
@@ -67,6 +69,10 @@ class ModelCall:
         self.request = request
         self.span_id = span_id
         self.stream = False
+        self.body = b""
+        """What was sent, to estimate its tokens by where the server tells none."""
+        self.chunks = 0
+        """Events of a stream so far."""
         self.started = perf_counter_ns()
         self.first_chunk: int | None = None
         self.ended: int | None = None

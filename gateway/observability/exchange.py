@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.identity.principal import NOBODY, Principal
 from gateway.observability.call import ModelCall
 from gateway.observability.trace_context import (
     TraceContext,
@@ -34,12 +35,15 @@ class Exchange:
 
     __slots__ = (
         "_headers",
+        "_state",
         "calls",
         "client_request_id",
         "clock",
         "error_type",
         "id",
+        "limit_headers",
         "method",
+        "model_id",
         "parent",
         "path",
         "reason",
@@ -66,6 +70,11 @@ class Exchange:
         self.client_request_id: str | None = None
         self.trace: Trace | None = None
         self.telemetry: Telemetry | None = None
+        self.model_id: str | None = None
+        """The catalog's id of the model that is asked, on the data path."""
+        self.limit_headers: Callable[[], list[tuple[bytes, bytes]]] | None = None
+        """Gives what the answer says of the limits that apply to the request."""
+        self._state: dict[str, Any] = scope.setdefault("state", {})
         self._headers = scope["headers"]
         self.parent = self._read_headers()
 
@@ -73,6 +82,12 @@ class Exchange:
     def request_id(self) -> bytes:
         """What the caller gets as ``x-request-id``; without the prefix it is the id at vLLM."""
         return b"req_" + self.id
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks."""
+        principal: Principal = self._state.get("principal", NOBODY)
+        return principal
 
     @property
     def answered(self) -> bool:
@@ -121,14 +136,15 @@ class Exchange:
         headers += [header for header in self._headers if forwards(header[0])]
         return headers
 
-    def answer_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+    def answer_headers(self) -> Sequence[tuple[bytes, bytes]]:
         """The headers that every answer has."""
         milliseconds = (time.perf_counter_ns() - self.started) // 1_000_000
-        return (
+        headers = (
             (b"x-request-id", self.request_id),
             (b"openai-processing-ms", b"%d" % milliseconds),
             OPENAI_VERSION,
         )
+        return headers if self.limit_headers is None else (*headers, *self.limit_headers())
 
     def log_fields(self) -> dict[str, Any]:
         """What ties a log line to the request and to its trace."""

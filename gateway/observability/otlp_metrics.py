@@ -20,6 +20,7 @@ from opentelemetry.sdk.metrics.export import (
     NumberDataPoint,
     ResourceMetrics,
     ScopeMetrics,
+    Sum,
 )
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -46,6 +47,10 @@ _UNITS = {
     semconv.M_INGESTION_CHUNKS: "{chunk}",
     semconv.M_INGESTION_ACTIVE: "{file}",
     semconv.M_STORE_DURATION: "s",
+    semconv.M_LIMIT_REFUSALS: "{request}",
+    semconv.M_LIMIT_STORE_FAILURES: "{failure}",
+    semconv.M_LIMIT_UNCOUNTED: "{limit}",
+    semconv.M_USAGE_LOST: "{request}",
 }
 _NAMES = {prometheus_name(name, unit): name for name, unit in _UNITS.items()}
 _LABELS = {
@@ -118,23 +123,29 @@ class MetricsPusher:
             ]
         )
 
-    def _data(self, family: Family, now: int) -> Histogram | Gauge:
+    def _data(self, family: Family, now: int) -> Histogram | Gauge | Sum:
         if family.type == "histogram":
             return Histogram(
                 data_points=list(self._histogram_points(family, now)),
                 aggregation_temporality=AggregationTemporality.CUMULATIVE,
             )
-        return Gauge(
-            data_points=[
-                NumberDataPoint(
-                    attributes=_attributes(sample.labels),
-                    start_time_unix_nano=self._started,
-                    time_unix_nano=now,
-                    value=sample.value,
-                )
-                for sample in family.samples
-            ]
-        )
+        points = [
+            NumberDataPoint(
+                attributes=_attributes(sample.labels),
+                start_time_unix_nano=self._started,
+                time_unix_nano=now,
+                value=sample.value,
+            )
+            for sample in family.samples
+            if not sample.name.endswith("_created")
+        ]
+        if family.type == "counter":
+            return Sum(
+                data_points=points,
+                aggregation_temporality=AggregationTemporality.CUMULATIVE,
+                is_monotonic=True,
+            )
+        return Gauge(data_points=points)
 
     def _histogram_points(self, family: Family, now: int) -> Iterable[HistogramDataPoint]:
         """Prometheus' cumulative buckets as OpenTelemetry's counts for each bucket."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import SpanKind
@@ -15,6 +15,7 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.tracing import Trace, Tracing
 
 if TYPE_CHECKING:
+    from gateway.identity.principal import Principal
     from gateway.observability.call import ModelCall, Usage
     from gateway.observability.exchange import Exchange
 
@@ -26,11 +27,29 @@ UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/v1/health"})
 _NANOSECOND = 1e-9
 
 
+class Meter(Protocol):
+    """Is told what was used; it counts, and never raises or waits."""
+
+    def relayed(self, principal: Principal, model: str | None, call: ModelCall) -> None:
+        """The last call of a request that was passed on; ``model`` is the catalog's id."""
+
+    def called(self, principal: Principal, call: ModelCall) -> None:
+        """A call that was a part of something larger."""
+
+
 class Telemetry:
     """Told by the edge when a request begins and ends."""
 
-    def __init__(self, tracing: Tracing, metrics: Metrics, *, access_log: bool = False) -> None:
+    def __init__(
+        self,
+        tracing: Tracing,
+        metrics: Metrics,
+        *,
+        access_log: bool = False,
+        meter: Meter | None = None,
+    ) -> None:
         self.tracing = tracing
+        self.meter = meter
         self.metrics = metrics
         self._access_log = access_log
         self._active = metrics.active_requests
@@ -52,6 +71,8 @@ class Telemetry:
         for call in exchange.calls:
             call.end()
             self.metrics.call_ended(call)
+        if self.meter is not None and exchange.calls:
+            self.meter.relayed(exchange.principal, exchange.model_id, exchange.calls[-1])
         trace = exchange.trace
         if trace is not None and trace.sampled:
             for call in exchange.calls:
@@ -60,10 +81,19 @@ class Telemetry:
         if self._access_log or exchange.error_type is not None:
             self._log(exchange, status, ended)
 
-    def call_ended(self, call: ModelCall, trace: Trace | None, parent_id: int, clock: int) -> None:
+    def call_ended(
+        self,
+        call: ModelCall,
+        principal: Principal,
+        trace: Trace | None,
+        parent_id: int,
+        clock: int,
+    ) -> None:
         """A call to a model server that is a part of something larger than a relay is over."""
         call.end()
         self.metrics.call_ended(call)
+        if self.meter is not None:
+            self.meter.called(principal, call)
         if trace is not None and trace.sampled:
             self._record_call(trace, call, parent_id, clock)
 

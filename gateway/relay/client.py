@@ -86,6 +86,7 @@ class ModelClient:
             seen = operation.decode(msgspec.json.encode({**body, "model": model.id}))
             call = activity.begin_call(operation, seen, backend)
             call.stream = True
+            call.body = encoded
             tee = operation.tee(encoded) if operation.tee and activity.keeps_content else None
             events = _StreamedEvents(backend.server, call, tee)
             try:
@@ -127,6 +128,7 @@ class ModelClient:
     ) -> bytes:
         server = backend.server
         call = activity.begin_call(operation, request, backend)
+        call.body = body
         try:
             answer = await server.send(operation.path, body, activity.upstream_headers(call))
             try:
@@ -201,6 +203,7 @@ class _StreamedEvents:
                     return
                 if error := self._error(one):
                     raise error
+                self._call.chunks += 1
                 if (seen := read_event(one)) is not None:
                     note(self._call, seen)
                 if self._tee is not None:

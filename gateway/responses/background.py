@@ -64,6 +64,7 @@ class BackgroundResponses:
         row.streamed = run.request.stream is True
         row.touched_at = run.created_at
         row.traceparent = activity.traceparent()
+        row.key_id = assignment.principal.key_id
         payload = {"project": row.project, "id": run.id}
         shown = run.shown()
         if private:

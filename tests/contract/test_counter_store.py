@@ -28,10 +28,9 @@ async def stores(
     request: pytest.FixtureRequest, kind: str, tmp_path: Path
 ) -> AsyncIterator[list[CounterStore]]:
     """Three of one kind that share what they count, as replicas do; memory is one for itself."""
+    url = sqlite_url(tmp_path)
     if kind == "postgresql":
         url = request.getfixturevalue("postgres_url")
-    else:
-        url = sqlite_url(tmp_path)
     databases = [open_database(url) for _ in range(3)]
     if kind == "redis":
         made = [counters_for(request.getfixturevalue("redis_url"), databases[0]) for _ in range(3)]

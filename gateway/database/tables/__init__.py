@@ -16,9 +16,10 @@
     chat_completions ──< chat_completion_metadata           shields     tool_groups
     usage     audit_log     limit_counters     limit_slots
 
-Every row belongs to a project, but for the counters of limits. ``sequence`` is the time of making in microseconds, by which lists
-are ordered; every other time is in seconds since the epoch. ``deleted_at`` marks a tombstone: no
-reader sees the row any more, and a job removes what hangs on it and then the row.
+Every row belongs to a project, but for the counters of limits. ``sequence`` is the time of making
+in microseconds, by which lists are ordered; every other time is in seconds since the epoch.
+``deleted_at`` marks a tombstone: no reader sees the row any more, and a job removes what hangs on
+it and then the row.
 """
 
 from gateway.database.tables.base import Base
