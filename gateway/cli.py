@@ -32,12 +32,16 @@ _data_dir_option = click.option(
 
 
 class _Commands(click.Group):
-    """Loads ``db`` when it is asked for, since what it needs takes a while to load."""
+    """Loads ``audit`` and ``db`` when they are asked for: what they need takes a while to load."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "db"])
+        return sorted([*super().list_commands(ctx), "audit", "db"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "audit":
+            from gateway.audit.commands import audit_commands
+
+            return audit_commands()
         if cmd_name != "db":
             return super().get_command(ctx, cmd_name)
         from gateway.app import queue_of
