@@ -148,11 +148,9 @@ async def _used(shared: dict[str, Any]) -> float:
 
         database = open_database(shared["database"]["url"])
         async with database.read() as session:
-            used = (
-                await session.execute(
-                    select(LimitCounterRow.used).where(LimitCounterRow.key.contains("month"))
-                )
-            ).scalar_one()
+            budget = LimitCounterRow.key.startswith("tokens_per_month")
+            found = await session.execute(select(LimitCounterRow.used).where(budget))
+            used = found.scalar_one()
         await database.aclose()
         return float(used)
     from redis.asyncio import Redis
