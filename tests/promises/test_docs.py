@@ -64,6 +64,8 @@ SECTIONS: dict[str, type[settings.Section]] = {
     "models[].backends[].timeouts.": settings.BackendTimeoutSettings,
     "timeouts.": settings.TimeoutSettings,
     "limits.": settings.LimitSettings,
+    "limits.rules[].": settings.LimitRuleSettings,
+    "limits.quotas[].": settings.QuotaSettings,
     "database.": settings.DatabaseSettings,
     "objects.": settings.ObjectSettings,
     "vectors.": settings.VectorSettings,

@@ -61,8 +61,9 @@ async def replicas(
     }
     async with AsyncExitStack() as stack:
         processes = [GatewayProcess(config, models=MODELS) for _ in range(REPLICAS)]
-        for one in await asyncio.gather(*(asyncio.to_thread(one.start) for one in processes)):
+        for one in processes:  # beside each other they'd take longer than a start may
             stack.callback(one.close)
+            await asyncio.to_thread(one.start)
         yield processes
 
 
