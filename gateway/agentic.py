@@ -18,6 +18,7 @@ from gateway.conversations.routes import conversation_routes
 from gateway.conversations.service import ConversationService
 from gateway.ingestion.reaper import Chore
 from gateway.ingestion.worker import Work
+from gateway.limits.limiter import Limiter
 from gateway.moderations.guards import Guards
 from gateway.moderations.routes import moderation_routes
 from gateway.moderations.service import ModerationService
@@ -81,6 +82,7 @@ class Agentic:
         stateful: Stateful,
         outside: Outside,
         detectors: Mapping[str, ContentDetector],
+        limiter: Limiter,
     ) -> None:
         self._settings = settings
         self._state = state
@@ -91,6 +93,7 @@ class Agentic:
         self._stateful = stateful
         self._outside = outside
         self._detectors = detectors
+        self._limiter = limiter
         database = state.database
         guards = Guards(catalog, client, settings.moderation, detectors)
         self.moderations = ModerationService(guards)
@@ -211,6 +214,7 @@ class Agentic:
                 self._state.database, self._state.queue, self._private, self._profile
             ),
             CompactionService(self._client, self._preparation, self._performer),
+            self._limiter,
             max_body_bytes=self._settings.limits.max_body_bytes,
             heartbeat=self._settings.server.heartbeat_seconds,
         )
@@ -229,6 +233,7 @@ class Agentic:
             self._batch_lines,
             catalog=self._catalog,
             answers=answers,
+            turns=self._limiter,
             telemetry=self._telemetry,
             settings=settings.batches,
             longest_line=longest_line,

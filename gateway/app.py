@@ -39,6 +39,7 @@ from gateway.management.routes import inspection_routes, probe_routes
 from gateway.management.service import ManagementService
 from gateway.messages.routes import message_routes
 from gateway.messages.service import COUNT_TOKENS, MESSAGES
+from gateway.metering import Metering
 from gateway.models.routes import model_routes
 from gateway.models.service import ModelService
 from gateway.observability.exporters import build_tracing, load_exporters, resource_for
@@ -49,6 +50,7 @@ from gateway.observability.tracing import Tracing
 from gateway.ports import (
     BackendSource,
     ContentDetector,
+    CounterStore,
     DocumentConverter,
     JobQueue,
     ModelServer,
@@ -99,6 +101,14 @@ class Application:
             sources=_sources(settings),
         )
         self.state = _state(settings)
+        self.metering = Metering(
+            settings,
+            self.state.database,
+            _counters(settings, self.state.database),
+            self.catalog,
+            self.metrics,
+        )
+        self.telemetry.meter = self.metering
         self.client = ModelClient(self.catalog)
         self.embedder = Embedder(self.catalog, self.client, settings.embedding)
         self.stateful = Stateful(
@@ -120,6 +130,7 @@ class Application:
             self.stateful,
             _outside(settings),
             _detectors(settings),
+            self.metering.limiter,
         )
         service = ManagementService(self.discovery, self._profile, self.state)
         probes = probe_routes(service, self.metrics)
@@ -130,7 +141,13 @@ class Application:
         self.authenticator = _authenticator(settings, self.state.database)
         relays = relays_by_path(self.handlers)
         gate = Gate(self.authenticator, relays) if self.authenticator is not None else None
-        self.public = Edge(cast("ASGIApp", self.litestar), self.telemetry, relays, gate)
+        self.public = Edge(
+            cast("ASGIApp", self.litestar),
+            self.telemetry,
+            relays,
+            gate,
+            recording=self.metering.recording,
+        )
         self.management = (
             Edge(cast("ASGIApp", router_of(probes)), self.telemetry, relays={})
             if separate
@@ -176,6 +193,7 @@ class Application:
             *inspection_routes(service),
             *self.stateful.routes(),
             *self.agentic.routes(),
+            *self.metering.routes(),
         ]
 
     def _relay(self, operation: Operation[Any], recorder: Recorder | None = None) -> Relay:
@@ -185,6 +203,7 @@ class Application:
             max_body_bytes=self.settings.limits.max_body_bytes,
             capture_content=self.tracing.captures_content,
             recorder=recorder,
+            admission=self.metering.admission,
         )
 
     def _model_server(self, backend: BackendSettings) -> ModelServer:
@@ -201,7 +220,9 @@ class Application:
         return self._worker().run if self.settings.ingestion.embedded_worker else None
 
     def _worker(self) -> Worker:
-        return self.stateful.worker(self.agentic.work(), self.agentic.chores())
+        return self.stateful.worker(
+            self.agentic.work(), {**self.agentic.chores(), **self.metering.chores()}
+        )
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -221,7 +242,7 @@ class Application:
         try:
             async with (
                 self.discovery.running(),
-                self.state.running(work),
+                self.state.running(work, within=self.metering.running()),
                 self.stateful.running(),
                 self.agentic.running(),
                 self._surroundings,
@@ -280,6 +301,12 @@ def _sources(settings: Settings) -> list[BackendSource]:
     from adapters.kubernetes import KServe
 
     return [KServe(settings.kserve)]
+
+
+def _counters(settings: Settings, database: Database) -> CounterStore:
+    from adapters.counters import counters_for
+
+    return counters_for(settings.limits.store, database)
 
 
 def _object_store(settings: Settings, data_dir: Path) -> ObjectStore:

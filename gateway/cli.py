@@ -48,6 +48,12 @@ class _Commands(click.Group):
         return super().get_command(ctx, cmd_name) if load is None else load()
 
 
+def _audit() -> click.Command:
+    from gateway.audit.commands import audit_commands
+
+    return audit_commands()
+
+
 def _check() -> click.Command:
     from gateway.app import systems_of
     from gateway.check.command import check_command
@@ -68,7 +74,12 @@ def _keys() -> click.Command:
     return keys_commands()
 
 
-_LOADED_LATE: dict[str, Callable[[], click.Command]] = {"check": _check, "db": _db, "keys": _keys}
+_LOADED_LATE: dict[str, Callable[[], click.Command]] = {
+    "audit": _audit,
+    "check": _check,
+    "db": _db,
+    "keys": _keys,
+}
 
 
 @click.group(

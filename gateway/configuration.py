@@ -25,6 +25,7 @@ from gateway.settings import (
     BackendSettings,
     DocumentSettings,
     KServeSettings,
+    LimitSettings,
     ModerationSettings,
     ObjectSettings,
     Settings,
@@ -36,6 +37,7 @@ from gateway.settings import (
     is_header_value,
 )
 from gateway.settings.identity_checks import check_forwarding, check_identity
+from gateway.settings.limits import LIMITS
 from gateway.urls import is_allowed_entry
 
 __all__ = ["load_settings"]
@@ -150,6 +152,7 @@ def _check(settings: Settings) -> None:
     if settings.server.management_port == settings.server.port:
         raise SettingsError("server.management_port: must differ from server.port")
     _check_kserve(settings.kserve)
+    _check_limits(settings.limits)
     _check_database(settings.database.url)
     _check_objects(settings.objects)
     _check_documents(settings.documents)
@@ -188,6 +191,26 @@ def _check_database(url: str | None) -> None:
         raise SettingsError(
             "database.url: expected sqlite+aiosqlite:///FILE or postgresql+asyncpg://…"
         )
+
+
+def _check_limits(limits: LimitSettings) -> None:
+    if limits.store not in ("database", "memory") and not limits.store.startswith(
+        ("redis://", "rediss://")
+    ):
+        raise SettingsError("limits.store: expected database, memory, redis://… or rediss://…")
+    seen: set[tuple[str | None, str | None, str | None]] = set()
+    for index, rule in enumerate(limits.rules):
+        path = f"limits.rules.{index}"
+        chosen = (rule.project, rule.key, rule.model)
+        if chosen in seen:
+            raise SettingsError(f"{path}: the same project, key and model as an earlier rule")
+        seen.add(chosen)
+        if all(getattr(rule, name) is None for name in LIMITS):
+            raise SettingsError(f"{path}: limits nothing; give one of {', '.join(LIMITS)}")
+    projects = [quota.project for quota in limits.quotas]
+    for index, project in enumerate(projects):
+        if project in projects[:index]:
+            raise SettingsError(f"limits.quotas.{index}.project: {project!r} is given twice")
 
 
 def _check_objects(objects: ObjectSettings) -> None:

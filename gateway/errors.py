@@ -22,6 +22,9 @@
     ├── ToolServerError             424  external_connector_error  a server of tools failed
     ├── RateLimited                 429  rate_limit_error        + retry-after
     ├── HeadTooLarge                431  invalid_request_error   … code=request_head_too_large
+    │   ├── RequestsLimited         429  requests
+    │   ├── TokensLimited           429  tokens
+    │   └── QuotaExceeded           429  insufficient_quota      + x-should-retry: false
     ├── UpstreamError               502  upstream_error          the server behind us failed
     │   ├── UpstreamUnavailable     503  service_unavailable     + retry-after
     │   │   └── UpstreamUnreachable 503  … code=upstream_unreachable
@@ -59,10 +62,13 @@ __all__ = [
     "NotFound",
     "PayloadTooLarge",
     "PermissionDenied",
+    "QuotaExceeded",
     "RangeNotSatisfiable",
     "RateLimited",
     "RequestStalled",
+    "RequestsLimited",
     "ShuttingDown",
+    "TokensLimited",
     "ToolServerError",
     "Unauthenticated",
     "UnprocessableRequest",
@@ -254,6 +260,28 @@ class HeadTooLarge(GatewayError):
     status = 431
     type = "invalid_request_error"
     default_code = "request_head_too_large"
+
+
+class RequestsLimited(RateLimited):
+    """Too many requests of a project, key or model, by the minute or at once."""
+
+    type = "requests"
+
+
+class TokensLimited(RateLimited):
+    """Too many tokens of a project, key or model in a minute."""
+
+    type = "tokens"
+
+
+class QuotaExceeded(RateLimited):
+    """A project has as much as it may have; a second try changes nothing."""
+
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"x-should-retry", b"false")]
 
 
 class UpstreamError(GatewayError):

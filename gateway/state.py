@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from gateway.database.engine import Database
 from gateway.database.migrate import SchemaMismatch
@@ -49,18 +49,26 @@ class State:
         self._background: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def running(self, work: Callable[[], Awaitable[None]] | None) -> AsyncIterator[None]:
+    async def running(
+        self,
+        work: Callable[[], Awaitable[None]] | None,
+        *,
+        within: AbstractAsyncContextManager[None] | None = None,
+    ) -> AsyncIterator[None]:
         """Make ready, and do ``work`` (the ingestion worker's loop) while the block runs.
+
+        ``within`` is entered before work begins, and left after its end.
 
         Raises ``SchemaMismatch`` where the database is of another version.
         """
         try:
             await self._try_to_prepare()
-            self._background = asyncio.create_task(self._run(work), name="state")
-            try:
-                yield
-            finally:
-                await self.retire()
+            async with within or nullcontext():
+                self._background = asyncio.create_task(self._run(work), name="state")
+                try:
+                    yield
+                finally:
+                    await self.retire()
         finally:
             await self._close()
 

@@ -22,6 +22,7 @@ from gateway.ingestion.service import IngestionService
 from gateway.ingestion.tombstones import TombstoneRepository
 from gateway.ingestion.worker import Work, Worker
 from gateway.ingestion.workspace import Workspace
+from gateway.limits.quotas import Quotas
 from gateway.observability.telemetry import Telemetry
 from gateway.profile import Profile
 from gateway.relay.client import ModelClient
@@ -128,7 +129,16 @@ class Stateful:
         database, queue, index = self._state.database, self._state.queue, self._state.index
         active, profile = self._last_active, self._profile
         shapes, files = self._shapes, self.store_files
-        stores = VectorStoreService(database, index, queue, self._embedder, files, shapes, profile)
+        stores = VectorStoreService(
+            database,
+            index,
+            queue,
+            self._embedder,
+            files,
+            shapes,
+            profile,
+            Quotas(self._settings.limits),
+        )
         batches = FileBatchService(database, queue, active, files, shapes, profile)
         insertion = ChunkInsertion(database, index, self._embedder, files)
         return [

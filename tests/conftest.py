@@ -18,6 +18,7 @@ from tests.support.databases import (
     sqlite_template,
 )
 from tests.support.milvus import milvus_server  # noqa: F401  (a fixture)
+from tests.support.redis import redis_server, redis_url  # noqa: F401  (fixtures)
 from tests.support.s3 import s3  # noqa: F401  (a fixture)
 from tests.support.upstream import FakeVllm
 

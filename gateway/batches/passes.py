@@ -23,6 +23,7 @@ from gateway.http.download import Content
 from gateway.observability.activity import Activity
 from gateway.observability.metrics import Metrics
 from gateway.ports import ModelServer
+from gateway.relay.admission import Turns
 from gateway.routing.catalog import Catalog
 from gateway.settings import BatchSettings
 
@@ -33,6 +34,10 @@ logger = logging.getLogger(__name__)
 _BUSY = frozenset({429, 503})
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
+
+
+_BYTES_A_TOKEN = 4
+"""About."""
 
 
 class BatchPass:
@@ -52,6 +57,7 @@ class BatchPass:
         executor: LineExecutor,
         catalog: Catalog,
         pacer: Pacer,
+        turns: Turns,
         sink: LineSink,
         answers: AnswerWriter,
         metrics: Metrics,
@@ -63,6 +69,7 @@ class BatchPass:
         self._executor = executor
         self._catalog = catalog
         self._pacer = pacer
+        self._turns = turns
         self._sink = sink
         self._answers = answers
         self._metrics = metrics
@@ -133,7 +140,12 @@ class BatchPass:
 
     async def _attempt(self, number: int, request: LineRequest) -> DoneLine:
         """Raises ``GatewayError``."""
-        async with self._pacer.turn(self._servers(request.model)) as turn:
+        servers = self._servers(request.model)
+        size = sum(map(len, request.body.values()))
+        async with (
+            self._turns.turn(self._claim.principal, request.model, size // _BYTES_A_TOKEN),
+            self._pacer.turn(servers) as turn,
+        ):
             try:
                 body = await self._executor.run(
                     self._claim.principal, self._activity, self._claim.endpoint, request.body

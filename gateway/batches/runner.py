@@ -35,6 +35,7 @@ from gateway.observability import semconv
 from gateway.observability.activity import Activity
 from gateway.observability.telemetry import Telemetry
 from gateway.ports import Job, TryAgain
+from gateway.relay.admission import Turns
 from gateway.routing.catalog import Catalog
 from gateway.settings import BatchSettings
 
@@ -68,6 +69,7 @@ class BatchRunner:
         *,
         catalog: Catalog,
         answers: AnswerWriter,
+        turns: Turns,
         telemetry: Telemetry,
         settings: BatchSettings,
         longest_line: int,
@@ -77,6 +79,7 @@ class BatchRunner:
         self._executor = executor
         self._catalog = catalog
         self._answers = answers
+        self._turns = turns
         self._telemetry = telemetry
         self._metrics = telemetry.metrics
         self._settings = settings
@@ -106,6 +109,7 @@ class BatchRunner:
                 self._telemetry,
                 "batch",
                 caused_by=claim.traceparent,
+                principal=claim.principal,
                 attributes={
                     semconv.BATCH_ID: batch_id,
                     semconv.BATCH_ENDPOINT: claim.endpoint,
@@ -220,6 +224,7 @@ class BatchRunner:
             executor=self._executor,
             catalog=self._catalog,
             pacer=Pacer(self._settings, self._traffic),
+            turns=self._turns,
             sink=sink,
             answers=self._answers,
             metrics=self._metrics,

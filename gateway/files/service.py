@@ -11,7 +11,7 @@ from msgspec import UNSET
 from gateway.database.engine import Database
 from gateway.database.identifiers import new_id, seconds, sequence
 from gateway.database.tables import FileRow
-from gateway.errors import NotFound, UpstreamError
+from gateway.errors import NotFound, QuotaExceeded, UpstreamError
 from gateway.files.digest import Digest
 from gateway.files.repository import FileRepository
 from gateway.files.schemas import (
@@ -30,6 +30,7 @@ from gateway.http.file_form import FileForm
 from gateway.http.multipart import FileLimit, FormReader
 from gateway.http.pages import Page, page_of, page_request
 from gateway.identity.principal import Principal
+from gateway.limits.quotas import Quotas
 from gateway.observability import semconv
 from gateway.observability.activity import Activity
 from gateway.ports import JobQueue, ObjectMissing, ObjectStore
@@ -59,15 +60,18 @@ class FileService:
         self._objects = objects
         self._queue = queue
         self._profile = profile
+        self.quotas = Quotas(limits)
         self.limit = FileLimit("file", limits.max_file_bytes, "limits.max_file_bytes")
 
     async def create(
         self, principal: Principal, reader: FormReader, activity: Activity
     ) -> FileObject:
         """Store the form's file as it comes. Whatever goes wrong, nothing of it stays."""
+        async with self._database.read() as session:  # why take in a file that will be refused?
+            await self.quotas.check_file(session, principal.project, 0)
         form = await FileForm.begin(reader, _FIELDS)
         if "purpose" in form.fields:
-            purpose_of(form.fields)  # why take in a file that will be refused?
+            purpose_of(form.fields)  # the same
 
         def described() -> NewFile:
             return NewFile(
@@ -87,12 +91,18 @@ class FileService:
     ) -> FileRow:
         """Store what ``content`` yields, then ask what it is, and make a file of it.
 
-        What ``content`` raises is raised here, and nothing is stored then. A process that dies
-        between the object and the row leaves an object without a row, which the reaper finds.
+        What ``content`` raises is raised here, and ``QuotaExceeded``; nothing is stored then. A
+        process that dies between the object and the row leaves an object without a row, which the
+        reaper finds.
         """
         row = await self.write(project, content, described)
-        async with self._database.begin() as session:
-            FileRepository(session).add(row)
+        try:
+            async with self._database.begin() as session:
+                await self.quotas.check_file(session, project, row.bytes)
+                FileRepository(session).add(row)
+        except QuotaExceeded:
+            await self._objects.delete([row.object_key])
+            raise
         return row
 
     async def write(

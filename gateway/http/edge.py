@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.context import attach, detach
 
@@ -29,8 +29,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Recording(Protocol):
+    def recorded(self, scope: Scope, send: Send) -> Send:
+        """What the answer is to be sent with, so that it is written down before it goes out."""
+
+
 class Edge:
-    """``relays`` maps a path to the relay that answers a POST to it; ``app`` answers the rest.
+    """``relays`` maps a path to the relay that answers a POST to it; ``app`` answers the rest,
+    and ``recording`` writes down what changes something there.
 
     Where there is no ``gate``, everybody may do everything.
     """
@@ -41,11 +50,14 @@ class Edge:
         telemetry: Telemetry,
         relays: Mapping[str, Relay],
         gate: Gate | None = None,
+        *,
+        recording: Recording | None = None,
     ) -> None:
         self._app = app
         self._telemetry = telemetry
         self._relays = relays
         self._gate = gate
+        self._recording = recording
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,23 +66,20 @@ class Edge:
         exchange = Exchange(scope)
         scope.setdefault("state", {})["exchange"] = exchange
 
-        async def send_out(message: Message) -> None:
+        async def send_headed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 message["headers"] = [*message["headers"], *exchange.answer_headers()]
             await send(message)
 
+        send_out: Send = send_headed
         self._telemetry.begin(exchange)
         relay = self._relays.get(exchange.path) if exchange.method == "POST" else None
+        if relay is None and self._recording is not None and exchange.method not in _READING:
+            send_out = self._recording.recorded(scope, send_out)
         try:
-            if self._gate is not None:
-                try:
-                    await self._gate.admit(exchange, scope)
-                except GatewayError as refusal:
-                    exchange.fail(refusal)
-                    body = relay.operation.error_body(refusal) if relay is not None else None
-                    await refuse(refusal, send_out, body)
-                    return
+            if self._gate is not None and not await self._admit(exchange, scope, relay, send_out):
+                return
             if relay is not None:
                 exchange.route = exchange.path
                 await relay(scope, receive, send_out)
@@ -87,6 +96,20 @@ class Edge:
             await self._crash(exchange, error, send_out)
         finally:
             self._telemetry.end(exchange)
+
+    async def _admit(
+        self, exchange: Exchange, scope: Scope, relay: Relay | None, send: Send
+    ) -> bool:
+        """Whether the caller may ask this; one that may not is told so."""
+        assert self._gate is not None
+        try:
+            await self._gate.admit(exchange, scope)
+        except GatewayError as refusal:
+            exchange.fail(refusal)
+            body = relay.operation.error_body(refusal) if relay is not None else None
+            await refuse(refusal, send, body)
+            return False
+        return True
 
     async def _route(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         token: Any = attach(exchange.trace.context()) if exchange.trace is not None else None

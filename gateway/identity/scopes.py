@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.errors import MissingScope
-from gateway.identity.principal import Principal
+from gateway.identity.principal import ADMIN, Principal
 from gateway.settings import Scope
 
 __all__ = [
@@ -17,8 +17,6 @@ __all__ = [
     "scope_of_path",
     "unknown_scopes",
 ]
-
-ADMIN: Scope = "admin"
 
 SCOPES: dict[Scope, str] = {
     "inference": "Chat, completions, messages, embeddings, rerank, tokenize, moderations, shields.",

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.embeddings.embedder import Embedder
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound, UpstreamError, WrongKind
+from gateway.identity.principal import Principal
 from gateway.ingestion.contextual import ContextStrategy, ContextWriter
 from gateway.ingestion.document import DocumentSource
 from gateway.ingestion.indexer import Indexed, Indexer
@@ -140,6 +141,7 @@ class IngestionService:
                 self._telemetry,
                 "ingest",
                 caused_by=claim.traceparent,
+                principal=Principal(project=claim.project),
                 attributes={
                     semconv.VECTOR_STORE_ID: claim.index.store_id,
                     semconv.FILE_ID: claim.file_id,

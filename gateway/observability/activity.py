@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import SpanKind
 
+from gateway.identity.principal import NOBODY, Principal
 from gateway.observability import semconv
 from gateway.observability.call import ModelCall
 from gateway.observability.trace_context import format_traceparent, parse_traceparent
@@ -38,7 +39,15 @@ class Activity:
     What is put into ``attributes`` before the step ends is on its span.
     """
 
-    __slots__ = ("_clock", "_headers", "_telemetry", "attributes", "span_id", "trace")
+    __slots__ = (
+        "_clock",
+        "_headers",
+        "_telemetry",
+        "attributes",
+        "principal",
+        "span_id",
+        "trace",
+    )
 
     def __init__(
         self,
@@ -47,10 +56,13 @@ class Activity:
         span_id: int,
         clock: int,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        principal: Principal = NOBODY,
     ) -> None:
         self._telemetry = telemetry
         self._clock = clock
         self._headers = headers
+        self.principal = principal
+        """Whose calls these are."""
         self.trace = trace
         self.span_id = span_id
         self.attributes: dict[str, Any] = {}
@@ -60,7 +72,14 @@ class Activity:
         """The whole of a request; its span is the SERVER span, which telemetry writes."""
         assert exchange.telemetry is not None  # the edge has begun the exchange
         span_id = exchange.trace.span_id if exchange.trace is not None else 0
-        return cls(exchange.telemetry, exchange.trace, span_id, exchange.clock, exchange.headers)
+        return cls(
+            exchange.telemetry,
+            exchange.trace,
+            span_id,
+            exchange.clock,
+            exchange.headers,
+            exchange.principal,
+        )
 
     @classmethod
     @contextmanager
@@ -70,16 +89,18 @@ class Activity:
         name: str,
         *,
         caused_by: str | None = None,
+        principal: Principal = NOBODY,
         attributes: Mapping[str, Any] | None = None,
     ) -> Iterator[Activity]:
         """The root of a trace of its own, linked to the request that asked for the work.
 
-        ``caused_by`` is that request's :meth:`traceparent`.
+        ``caused_by`` is that request's :meth:`traceparent`, and ``principal`` made it.
         """
         link = parse_traceparent(caused_by.encode("ascii")) if caused_by else None
         trace = telemetry.tracing.begin(name, None)
         clock = time.time_ns() - time.perf_counter_ns()
-        activity = cls(telemetry, trace, trace.span_id if trace is not None else 0, clock)
+        span_id = trace.span_id if trace is not None else 0
+        activity = cls(telemetry, trace, span_id, clock, principal=principal)
         activity.attributes.update(attributes or {})
         started = time.perf_counter_ns()
         error: str | None = None
@@ -113,7 +134,9 @@ class Activity:
     ) -> Iterator[Activity]:
         """A span below this one, from now until the block ends; failed when the block raises."""
         span_id = random.getrandbits(64) or 1 if self.trace is not None else 0
-        child = Activity(self._telemetry, self.trace, span_id, self._clock, self._headers)
+        child = Activity(
+            self._telemetry, self.trace, span_id, self._clock, self._headers, self.principal
+        )
         child.attributes.update(attributes or {})
         started = time.perf_counter_ns()
         error: str | None = None
@@ -172,7 +195,7 @@ class Activity:
         return ModelCall(operation, request.model, backend, request, span_id)
 
     def end_call(self, call: ModelCall) -> None:
-        self._telemetry.call_ended(call, self.trace, self.span_id, self._clock)
+        self._telemetry.call_ended(call, self.principal, self.trace, self.span_id, self._clock)
 
     def upstream_headers(self, call: ModelCall) -> list[tuple[bytes, bytes]]:
         """The headers of a call to a model server: an id, the call's span as parent, and the

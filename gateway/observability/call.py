@@ -41,6 +41,8 @@ class ModelCall:
 
     __slots__ = (
         "backend",
+        "body",
+        "chunks",
         "content",
         "ended",
         "error_type",
@@ -70,6 +72,10 @@ class ModelCall:
         self.stream = False
         self.resend_count = 0
         """How many backends were asked before, for the same request."""
+        self.body = b""
+        """What was sent, to estimate its tokens by where the server tells none."""
+        self.chunks = 0
+        """Events of a stream so far."""
         self.started = perf_counter_ns()
         self.first_chunk: int | None = None
         self.ended: int | None = None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.identity.principal import NOBODY, Principal
 from gateway.observability.call import ModelCall
 from gateway.observability.trace_context import (
     TraceContext,
@@ -17,7 +18,6 @@ from gateway.observability.trace_context import (
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Scope
-    from gateway.identity.principal import Principal
     from gateway.observability.telemetry import Telemetry
     from gateway.observability.tracing import Trace
     from gateway.relay.operation import Operation
@@ -40,16 +40,18 @@ class Exchange:
     """
 
     __slots__ = (
+        "_state",
         "calls",
         "client_request_id",
         "clock",
         "error_type",
         "headers",
         "id",
+        "limit_headers",
         "method",
+        "model_id",
         "parent",
         "path",
-        "principal",
         "reason",
         "route",
         "scheme",
@@ -77,7 +79,11 @@ class Exchange:
         """The server to name in the answer's headers, where that is wanted."""
         self.trace: Trace | None = None
         self.telemetry: Telemetry | None = None
-        self.principal: Principal | None = None
+        self.model_id: str | None = None
+        """The catalog's id of the model that is asked, on the data path."""
+        self.limit_headers: Callable[[], list[tuple[bytes, bytes]]] | None = None
+        """Gives what the answer says of the limits that apply to the request."""
+        self._state: dict[str, Any] = scope.setdefault("state", {})
         self.headers: Headers = scope["headers"]
         self.parent = self._read_headers()
 
@@ -85,6 +91,17 @@ class Exchange:
     def request_id(self) -> bytes:
         """What the caller gets as ``x-request-id``; without the prefix it is the id at vLLM."""
         return b"req_" + self.id
+
+    @property
+    def caller(self) -> Principal | None:
+        """Who asks; ``None`` where no identity is asked for, or none was shown."""
+        caller: Principal | None = self._state.get("principal")
+        return caller
+
+    @property
+    def principal(self) -> Principal:
+        """On whose behalf it is done."""
+        return self.caller or NOBODY
 
     @property
     def answered(self) -> bool:
@@ -127,18 +144,18 @@ class Exchange:
         headers += [header for header in self.headers if forwards(header[0])]
         return headers
 
-    def answer_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+    def answer_headers(self) -> Sequence[tuple[bytes, bytes]]:
         """The headers that every answer has."""
         milliseconds = (time.perf_counter_ns() - self.started) // 1_000_000
-        headers = (
+        headers: tuple[tuple[bytes, bytes], ...] = (
             (b"x-request-id", self.request_id),
             (b"openai-processing-ms", b"%d" % milliseconds),
             OPENAI_VERSION,
             NOSNIFF,
         )
         if self.served_by is not None:
-            return (*headers, (SERVED_BY, self.served_by.encode("ascii", "replace")))
-        return headers
+            headers = (*headers, (SERVED_BY, self.served_by.encode("ascii", "replace")))
+        return headers if self.limit_headers is None else (*headers, *self.limit_headers())
 
     def log_fields(self) -> dict[str, Any]:
         """What ties a log line to the request and to its trace."""

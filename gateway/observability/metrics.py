@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.observability import semconv
@@ -127,6 +127,19 @@ class Metrics:
             multiprocess_mode="livesum",
         )
         self.routing = RoutingMetrics(self.registry)
+        self._refused = self._counter(
+            semconv.M_LIMIT_REFUSALS, "Requests refused by a limit.", [semconv.LIMIT_KIND]
+        )
+        self._store_failures = self._counter(
+            semconv.M_LIMIT_STORE_FAILURES, "Questions that the store of limits didn't answer."
+        )
+        self._uncounted = self._counter(
+            semconv.M_LIMIT_UNCOUNTED,
+            "Limits that a request passed uncounted while their store was away.",
+        )
+        self._usage_lost = self._counter(
+            semconv.M_USAGE_LOST, "Requests whose usage could not be kept."
+        )
         self._http_series: dict[tuple[str, str, int], Any] = {}
         self._call_series: dict[tuple[str, str, str, str, str | None], _CallSeries] = {}
 
@@ -186,6 +199,19 @@ class Metrics:
         """A line of a batch is ``completed`` or ``failed``."""
         self._batch_lines.labels(outcome).observe(seconds)
 
+    def limit_refused(self, kind: str) -> None:
+        """A request met a limit of this kind, a setting's name."""
+        self._refused.labels(kind).inc()
+
+    def limits_failed(self) -> None:
+        self._store_failures.inc()
+
+    def passed_uncounted(self) -> None:
+        self._uncounted.inc()
+
+    def usage_lost(self, requests: int) -> None:
+        self._usage_lost.inc(requests)
+
     def render(self) -> bytes:
         """The text that Prometheus scrapes; of all workers, where there are several."""
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
@@ -193,6 +219,14 @@ class Metrics:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # not typed there
             return generate_latest(registry)
         return generate_latest(self.registry)
+
+    def _counter(self, name: str, help_text: str, labels: Iterable[str] = ()) -> Counter:
+        return Counter(
+            prometheus_name(name, ""),
+            help_text,
+            [label(one) for one in labels],
+            registry=self.registry,
+        )
 
     def _histogram(
         self, name: str, unit: str, help_text: str, labels: list[str], buckets: Iterable[float]

@@ -54,6 +54,10 @@ _UNITS = {
     semconv.M_INGESTION_CHUNKS: "{chunk}",
     semconv.M_INGESTION_ACTIVE: "{file}",
     semconv.M_STORE_DURATION: "s",
+    semconv.M_LIMIT_REFUSALS: "{request}",
+    semconv.M_LIMIT_STORE_FAILURES: "{failure}",
+    semconv.M_LIMIT_UNCOUNTED: "{limit}",
+    semconv.M_USAGE_LOST: "{request}",
 }
 _NAMES = {prometheus_name(name, unit): name for name, unit in _UNITS.items()}
 _LABELS = {

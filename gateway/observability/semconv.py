@@ -89,6 +89,7 @@ BATCH_ID = "understudy.batch.id"
 BATCH_ENDPOINT = "understudy.batch.endpoint"
 BATCH_STATUS = "understudy.batch.status"
 BATCH_ATTEMPT = "understudy.batch.attempt"
+LIMIT_KIND = "understudy.limit.kind"
 BATCH_LINE_OUTCOME = "understudy.batch.line.outcome"
 
 M_HTTP_DURATION = "http.server.request.duration"
@@ -113,6 +114,10 @@ M_INGESTION_ACTIVE = "understudy.ingestion.active"
 M_STORE_DURATION = "understudy.chat_completion.store.duration"
 M_BATCH_LINE_DURATION = "understudy.batch.line.duration"
 M_BATCH_ACTIVE = "understudy.batch.active"
+M_LIMIT_REFUSALS = "understudy.limits.refused"
+M_LIMIT_STORE_FAILURES = "understudy.limits.store.failures"
+M_LIMIT_UNCOUNTED = "understudy.limits.uncounted"
+M_USAGE_LOST = "understudy.usage.lost"
 
 HTTP_DURATION_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import SpanKind
@@ -27,11 +27,29 @@ UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/v1/health"})
 _NANOSECOND = 1e-9
 
 
+class Meter(Protocol):
+    """Is told what was used; it counts, and never raises or waits."""
+
+    def relayed(self, principal: Principal, model: str | None, call: ModelCall) -> None:
+        """The last call of a request that was passed on; ``model`` is the catalog's id."""
+
+    def called(self, principal: Principal, call: ModelCall) -> None:
+        """A call that was a part of something larger."""
+
+
 class Telemetry:
     """Told by the edge when a request begins and ends."""
 
-    def __init__(self, tracing: Tracing, metrics: Metrics, *, access_log: bool = False) -> None:
+    def __init__(
+        self,
+        tracing: Tracing,
+        metrics: Metrics,
+        *,
+        access_log: bool = False,
+        meter: Meter | None = None,
+    ) -> None:
         self.tracing = tracing
+        self.meter = meter
         self.metrics = metrics
         self._access_log = access_log
         self._active = metrics.active_requests
@@ -53,6 +71,8 @@ class Telemetry:
         for call in exchange.calls:
             call.end()
             self.metrics.call_ended(call)
+        if self.meter is not None and exchange.calls:
+            self.meter.relayed(exchange.principal, exchange.model_id, exchange.calls[-1])
         trace = exchange.trace
         if trace is not None and trace.sampled:
             for call in exchange.calls:
@@ -61,10 +81,19 @@ class Telemetry:
         if self._access_log or exchange.error_type is not None:
             self._log(exchange, status, ended)
 
-    def call_ended(self, call: ModelCall, trace: Trace | None, parent_id: int, clock: int) -> None:
+    def call_ended(
+        self,
+        call: ModelCall,
+        principal: Principal,
+        trace: Trace | None,
+        parent_id: int,
+        clock: int,
+    ) -> None:
         """A call to a model server that is a part of something larger than a relay is over."""
         call.end()
         self.metrics.call_ended(call)
+        if self.meter is not None:
+            self.meter.called(principal, call)
         if trace is not None and trace.sampled:
             self._record_call(trace, call, parent_id, clock)
 
@@ -80,8 +109,8 @@ class Telemetry:
             attributes[semconv.HTTP_ROUTE] = exchange.route
         if exchange.client_request_id is not None:
             attributes[semconv.HTTP_CLIENT_REQUEST_ID] = (exchange.client_request_id,)
-        if exchange.principal is not None:
-            _add_principal(attributes, exchange.principal)
+        if (caller := exchange.caller) is not None:
+            _add_principal(attributes, caller)
         if exchange.error_type is not None:
             attributes[semconv.ERROR_TYPE] = exchange.error_type
         name = f"{exchange.method} {exchange.route}" if exchange.route else exchange.method
@@ -128,7 +157,7 @@ class Telemetry:
             "status": status,
             "milliseconds": round((ended - exchange.started) / 1e6, 1),
         }
-        if (principal := exchange.principal) is not None:
+        if (principal := exchange.caller) is not None:
             fields["project"] = principal.project
             fields |= {"subject": principal.subject} if principal.subject else {}
             fields |= {"key_id": principal.key_id} if principal.key_id else {}

@@ -7,6 +7,7 @@ each port, which runs on every adapter.
 from gateway.ports.backend_source import BackendSource
 from gateway.ports.bucket import Bucket, BucketFailed, BucketObject, BucketObjectChanged
 from gateway.ports.content_detector import ContentDetector, Detection
+from gateway.ports.counter_store import CountersAway, CounterStore, Held, Hold, Take, Taken
 from gateway.ports.document_converter import (
     Chunk,
     ChunkSizes,
@@ -55,13 +56,17 @@ __all__ = [
     "ChunkSizes",
     "ContentDetector",
     "ConversionFailed",
+    "CounterStore",
+    "CountersAway",
     "Detection",
     "DocumentConverter",
     "FailureCode",
     "FetchedPage",
     "Handler",
     "Headers",
+    "Held",
     "Hit",
+    "Hold",
     "IndexFeatures",
     "IndexedChunk",
     "Job",
@@ -81,6 +86,8 @@ __all__ = [
     "ServerKind",
     "StoreIndex",
     "StoredObject",
+    "Take",
+    "Taken",
     "TokenReviewer",
     "TokenVerifier",
     "ToolOutput",

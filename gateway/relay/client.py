@@ -97,6 +97,7 @@ class ModelClient:
             call = activity.begin_call(operation, seen, backend)
             call.resend_count = attempts.count - 1
             call.stream = True
+            call.body = encoded
             tee = operation.tee(encoded) if operation.tee and activity.keeps_content else None
             events = _StreamedEvents(backend.server, call, tee)
             outcome: Outcome = NOTHING_LEARNT
@@ -137,6 +138,7 @@ class ModelClient:
         server = backend.server
         call = activity.begin_call(operation, request, backend)
         call.resend_count = resend_count
+        call.body = body
         try:
             answer = await server.send(operation.path, body, activity.upstream_headers(call))
             try:
@@ -214,6 +216,7 @@ class _StreamedEvents:
                         return
                     if error := self._error(one):
                         raise error
+                    self._call.chunks += 1
                     if (seen := read_event(one)) is not None:
                         note(self._call, seen)
                     if self._tee is not None:

@@ -13,6 +13,7 @@ from gateway.http.body import read_json_body
 from gateway.http.disconnect import Departure
 from gateway.http.refusal import refuse
 from gateway.observability.call import ModelCall
+from gateway.relay.admission import Admission
 from gateway.relay.json_object import replace_fields
 from gateway.relay.operation import Operation
 from gateway.relay.passage import Passage
@@ -48,12 +49,14 @@ class Relay:
         max_body_bytes: int,
         capture_content: bool = False,
         recorder: Recorder | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self.operation = operation
         self._catalog = catalog
         self._max_body_bytes = max_body_bytes
         self._tee = operation.tee if capture_content else None
         self._recorder = recorder
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["state"]["exchange"]
@@ -66,8 +69,16 @@ class Relay:
             record = None
             if self._recorder is not None and request.store in self._recorder.when:
                 record = self._recorder.begin(scope, request, body)
-            with Departure(receive) as departure:
-                await self._relay(exchange, model, request, body, send, departure, record)
+            lease = None
+            exchange.model_id = model.id
+            if self._admission is not None:
+                lease = await self._admission.begin(scope, model.id, request, body)
+            try:
+                with Departure(receive) as departure:
+                    await self._relay(exchange, model, request, body, send, departure, record)
+            finally:
+                if lease is not None:
+                    lease.end(exchange.calls[-1] if exchange.calls else None)
         except GatewayError as error:
             exchange.fail(error)
             if not exchange.answered and not isinstance(error, ClientDisconnected):
@@ -136,6 +147,7 @@ class Relay:
             ask_usage=call.stream and operation.asks_usage and not show_usage,
             other_options=options is not None,
         )
+        call.body = body
         answer = await server.send(operation.path, body, exchange.upstream_headers(call))
         try:
             if answer.status != 200:

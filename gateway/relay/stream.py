@@ -108,6 +108,7 @@ class StreamRelay:
                 if not begun:
                     continue  # only comments so far
                 await self._start()
+            self._call.chunks += events.count(b"\n\n")
             if self._look_always or _is_notable(events):
                 events = await self._seen(events)
             if events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, cast
 
 from litestar import Request, Response, delete, get, post
@@ -9,11 +10,13 @@ from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import PathParameter, QueryParameter
 
+from gateway.errors import GatewayError
 from gateway.http.answered_by import AnsweredBy
 from gateway.http.disconnect import Departure
 from gateway.http.requests import TAKES, read_body
 from gateway.identity.principal import Principal
 from gateway.observability.activity import Activity
+from gateway.relay.admission import ComposedAdmission
 from gateway.responses.answer import StreamedResponse
 from gateway.responses.background import BackgroundResponses
 from gateway.responses.compaction import CompactionService
@@ -27,6 +30,7 @@ from gateway.responses.schemas import (
     InputTokensRequest,
 )
 from gateway.responses.service import ResponseService
+from gateway.responses.stream import Sink
 
 __all__ = ["response_routes"]
 
@@ -47,6 +51,7 @@ def response_routes(  # noqa: C901  (one function that holds the handlers)
     service: ResponseService,
     background: BackgroundResponses,
     compaction: CompactionService,
+    admission: ComposedAdmission,
     *,
     max_body_bytes: int,
     heartbeat: float,
@@ -68,21 +73,30 @@ def response_routes(  # noqa: C901  (one function that holds the handlers)
         with Departure(request.receive):  # type: ignore[arg-type]
             assignment = await service.prepare(principal, body)
             wanted = assignment.run.request
+            admitted = partial(
+                admission.composed,
+                request.scope,  # type: ignore[arg-type]
+                wanted.model,
+                wanted.max_output_tokens,
+            )
             if wanted.background:
-                queued = await background.begin(assignment, body, activity)
+                async with admitted():
+                    queued = await background.begin(assignment, body, activity)
                 if not wanted.stream:
                     return _polled(queued)
             elif not wanted.stream:
-                await service.complete(assignment, activity)
+                async with admitted():
+                    await service.complete(assignment, activity)
                 return Response(assignment.run.shown())
         if wanted.background:
             follow = background.follower(principal, assignment.run.id, after=-1)
             return AnsweredBy(StreamedResponse(follow, heartbeat=heartbeat, hold=False))
-        return AnsweredBy(
-            StreamedResponse(
-                lambda sink: service.perform(assignment, activity, sink), heartbeat=heartbeat
-            )
-        )
+
+        async def perform(sink: Sink) -> GatewayError | None:
+            async with admitted():  # while nothing is out, so that a refusal has its status
+                return await service.perform(assignment, activity, sink)
+
+        return AnsweredBy(StreamedResponse(perform, heartbeat=heartbeat))
 
     @get(
         _paths("/responses"),
@@ -203,7 +217,12 @@ def response_routes(  # noqa: C901  (one function that holds the handlers)
     ) -> CompactedResponse:
         asked = await read_body(request, CompactRequest, max_body_bytes)
         with Departure(request.receive):  # type: ignore[arg-type]
-            return await compaction.compact(principal, activity, asked)
+            async with admission.composed(
+                request.scope,  # type: ignore[arg-type]
+                asked.model,
+                None,
+            ):
+                return await compaction.compact(principal, activity, asked)
 
     return [
         create_response,

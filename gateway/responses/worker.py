@@ -81,10 +81,11 @@ class ResponseWorker:
         if row is None:
             self._private.forget(response_id)
             return
+        principal = _principal(row)
         with Activity.of_job(
-            self._telemetry, "run_response", caused_by=row.traceparent
+            self._telemetry, "run_response", caused_by=row.traceparent, principal=principal
         ) as activity:
-            await self._make(_principal(row), row, job.attempt, activity)
+            await self._make(principal, row, job.attempt, activity)
         self._private.forget(response_id)
 
     async def _make(

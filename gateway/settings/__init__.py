@@ -19,6 +19,7 @@ from gateway.settings.identity import (
     UpstreamHeaderSettings,
 )
 from gateway.settings.kserve import KServeSettings
+from gateway.settings.limits import LimitRuleSettings, LimitSettings, QuotaSettings
 from gateway.settings.models import (
     BackendSettings,
     BackendTimeoutSettings,
@@ -45,7 +46,7 @@ from gateway.settings.section import (
     SettingsError,
     is_header_value,
 )
-from gateway.settings.server import LimitSettings, ServerSettings, TelemetrySettings
+from gateway.settings.server import ServerSettings, TelemetrySettings
 from gateway.settings.storage import (
     DatabaseSettings,
     ObjectSettings,
@@ -78,6 +79,7 @@ __all__ = [
     "KServeSettings",
     "KubeflowSettings",
     "KubernetesSettings",
+    "LimitRuleSettings",
     "LimitSettings",
     "ModelKind",
     "ModelRoutingSettings",
@@ -88,6 +90,7 @@ __all__ = [
     "OidcSettings",
     "PositiveFloat",
     "PositiveInt",
+    "QuotaSettings",
     "ResponseSettings",
     "RetentionSettings",
     "RoutingSettings",

@@ -28,22 +28,6 @@ class ServerSettings(Section, frozen=True):
     """How long running requests may take to end after that."""
 
 
-class LimitSettings(Section, frozen=True):
-    """Bounds on what is taken in and kept."""
-
-    max_body_bytes: PositiveInt = 64 * 1024 * 1024
-    max_answer_bytes: PositiveInt = 256 * 1024 * 1024
-    """The largest answer of a model server that is not a stream."""
-    max_upstream_connections: PositiveInt = 4096
-    """For each model server; past it callers get 503 with retry-after."""
-    max_file_bytes: PositiveInt = 512 * 1024 * 1024
-    """The largest file that may be uploaded at once."""
-    max_upload_bytes: PositiveInt = 8 * 1024**3
-    """The largest file that may be uploaded in parts."""
-    max_concurrent_uploads: PositiveInt = 64
-    """For each process; past it callers get 429 with retry-after."""
-
-
 class TelemetrySettings(Section, frozen=True):
     """What is observed. Exporters are set by the standard ``OTEL_*`` variables."""
 

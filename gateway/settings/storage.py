@@ -76,3 +76,7 @@ class RetentionSettings(Section, frozen=True):
     """How old the unfinished writes of dead processes are before they are swept away."""
     completion_seconds: PositiveInt | None = 30 * 24 * 3600
     """How long stored chat completions stay; ``None`` for as long as nobody deletes them."""
+    usage_seconds: PositiveInt | None = 400 * 24 * 3600
+    """How long usage stays readable; ``None`` for ever."""
+    audit_seconds: PositiveInt | None = 400 * 24 * 3600
+    """How long the audit log reaches back; ``None`` for ever."""

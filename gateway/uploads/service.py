@@ -11,7 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.database.engine import Database
 from gateway.database.identifiers import new_id, now, seconds, sequence
 from gateway.database.tables import UploadPartRow, UploadRow
-from gateway.errors import InvalidRequest, NotFound, PayloadTooLarge, UpstreamError
+from gateway.errors import (
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    QuotaExceeded,
+    UpstreamError,
+)
 from gateway.files.digest import Digest
 from gateway.files.repository import FileRepository
 from gateway.files.schemas import FileObject, NewFile
@@ -79,6 +85,7 @@ class UploadService:
             file_expires_after=request.expires_after.seconds if request.expires_after else None,
         )
         async with self._database.begin() as session:
+            await self._files.quotas.check_file(session, principal.project, request.bytes)
             UploadRepository(session).add(row)
         return _shown(row)
 
@@ -144,12 +151,17 @@ class UploadService:
                 step.attributes[semconv.FILE_ID] = file.id
         except ObjectMissing:
             return await self._ended(project, upload_id)
-        async with self._database.begin() as session:
-            uploads = UploadRepository(session)
-            first = await uploads.settle(project, upload_id, "completed", file_id=file.id)
-            if first:
-                FileRepository(session).add(file)
-                await self._put_job(session, project, upload_id)
+        try:
+            async with self._database.begin() as session:
+                uploads = UploadRepository(session)
+                first = await uploads.settle(project, upload_id, "completed", file_id=file.id)
+                if first:
+                    await self._files.quotas.check_file(session, project, file.bytes)
+                    FileRepository(session).add(file)
+                    await self._put_job(session, project, upload_id)
+        except QuotaExceeded:
+            await self._objects.delete([file.object_key])
+            raise
         if not first:
             await self._objects.delete([file.object_key])
             return await self._ended(project, upload_id)

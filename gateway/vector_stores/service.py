@@ -18,10 +18,12 @@ from gateway.embeddings.embedder import Embedder
 from gateway.errors import Conflict, GatewayError, InvalidRequest, UpstreamError
 from gateway.http.pages import Page, page_of
 from gateway.identity.principal import Principal
+from gateway.limits.quotas import Quotas
 from gateway.observability.activity import Activity
 from gateway.ports import JobQueue, VectorIndex
 from gateway.profile import Profile
 from gateway.routing.catalog import Model
+from gateway.settings import LimitSettings
 from gateway.vector_stores.file_service import StoreFileService
 from gateway.vector_stores.properties import check_metadata, check_text
 from gateway.vector_stores.repository import (
@@ -66,6 +68,7 @@ class VectorStoreService:
         files: StoreFileService,
         shapes: Shapes,
         profile: Profile,
+        quotas: Quotas | None = None,
     ) -> None:
         self._database = database
         self._index = index
@@ -74,6 +77,7 @@ class VectorStoreService:
         self._files = files
         self._shapes = shapes
         self._profile = profile
+        self._quotas = quotas or Quotas(LimitSettings())
         self._stores = StoreRepository()
 
     async def create(
@@ -95,11 +99,13 @@ class VectorStoreService:
         async with self._database.read() as session:
             await self._check_free(session, row.id)
             await self._files.check_uploaded(session, principal, planned)
+            await self._quotas.check_store(session, principal.project)
         row.keyword = (await self._index.features()).keyword
         await self._index.create(index_of(row))
         try:
             async with self._database.begin() as session:
                 await self._check_free(session, row.id)
+                await self._quotas.check_store(session, principal.project)
                 session.add(row)
                 await session.flush()
                 attached = await self._files.attach_all(

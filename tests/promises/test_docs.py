@@ -72,6 +72,8 @@ SECTIONS: dict[str, type[settings.Section]] = {
     "identity.kubernetes.": settings.KubernetesSettings,
     "identity.upstream_header.": settings.UpstreamHeaderSettings,
     "limits.": settings.LimitSettings,
+    "limits.rules[].": settings.LimitRuleSettings,
+    "limits.quotas[].": settings.QuotaSettings,
     "database.": settings.DatabaseSettings,
     "objects.": settings.ObjectSettings,
     "vectors.": settings.VectorSettings,

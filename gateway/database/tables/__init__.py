@@ -14,10 +14,13 @@
     responses ──< response_events               batches ──< batch_lines
         └──< response_items
     chat_completions ──< chat_completion_metadata           shields     tool_groups     api_keys
+    chat_completions ──< chat_completion_metadata           shields     tool_groups
+    usage     audit_log     limit_counters     limit_slots
 
-Every row belongs to a project. ``sequence`` is the time of making in microseconds, by which lists
-are ordered; every other time is in seconds since the epoch. ``deleted_at`` marks a tombstone: no
-reader sees the row any more, and a job removes what hangs on it and then the row.
+Every row belongs to a project, but for the counters of limits. ``sequence`` is the time of making
+in microseconds, by which lists are ordered; every other time is in seconds since the epoch.
+``deleted_at`` marks a tombstone: no reader sees the row any more, and a job removes what hangs on
+it and then the row.
 """
 
 from gateway.database.tables.api_keys import ApiKeyRow
@@ -27,6 +30,12 @@ from gateway.database.tables.chat_completions import ChatCompletionMetadataRow, 
 from gateway.database.tables.conversations import ConversationItemRow, ConversationRow
 from gateway.database.tables.files import FileRow, UploadPartRow, UploadRow
 from gateway.database.tables.jobs import JobRow
+from gateway.database.tables.metering import (
+    AuditRow,
+    LimitCounterRow,
+    LimitSlotRow,
+    UsageRow,
+)
 from gateway.database.tables.prompts import PromptRow, PromptVersionRow
 from gateway.database.tables.responses import ResponseEventsRow, ResponseItemRow, ResponseRow
 from gateway.database.tables.shields import ShieldRow
@@ -43,6 +52,7 @@ from gateway.database.tables.vector_stores import (
 __all__ = [
     "ApiKeyRow",
     "AttributeRow",
+    "AuditRow",
     "Base",
     "BatchLineRow",
     "BatchRow",
@@ -55,6 +65,8 @@ __all__ = [
     "FileBatchRow",
     "FileRow",
     "JobRow",
+    "LimitCounterRow",
+    "LimitSlotRow",
     "PromptRow",
     "PromptVersionRow",
     "ResponseEventsRow",
@@ -64,6 +76,7 @@ __all__ = [
     "ToolGroupRow",
     "UploadPartRow",
     "UploadRow",
+    "UsageRow",
     "VectorStoreFileRow",
     "VectorStoreRow",
 ]

@@ -1,0 +1,1 @@
+"""What was used: by project, key, model and hour."""
