@@ -4,7 +4,6 @@ their key reaches."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ import pytest
 from gateway.contract import openapi_document
 from gateway.errors import UpstreamUnavailable
 from gateway.identity.api_keys import ApiKeyService
+from gateway.identity.key_repository import ApiKeyRepository
 from gateway.identity.scopes import ORDINARY, PUBLIC, SCOPES, scope_of_path
 from gateway.settings import ApiKeySettings
 from tests.support.inprocess import InProcessGateway
@@ -225,20 +225,17 @@ async def test_a_key_rotated_without_grace_is_refused_at_once(gateway):
 
 
 @pytest.fixture
-def reads(gateway, monkeypatch) -> dict[str, Any]:
-    """Counts reads of the database, and makes them fail where `fails` is set."""
-    database = gateway.application.state.database
-    read, seen = database.read, {"count": 0, "fails": False}
+def reads(monkeypatch) -> dict[str, Any]:
+    """Counts how often keys are looked for, and has it fail where `fails` is set."""
+    find, seen = ApiKeyRepository.find, {"count": 0, "fails": False}
 
-    @contextlib.asynccontextmanager
-    async def counted():
+    async def counted(repository, digest):
         seen["count"] += 1
         if seen["fails"]:
             raise UpstreamUnavailable("away", code="database_unavailable")
-        async with read() as session:
-            yield session
+        return await find(repository, digest)
 
-    monkeypatch.setattr(database, "read", counted)
+    monkeypatch.setattr(ApiKeyRepository, "find", counted)
     return seen
 
 
