@@ -27,7 +27,7 @@ SCOPES: dict[Scope, str] = {
     "batches": "Batches.",
     "tools": "Tool groups, tools and connectors.",
     "usage.read": "What the caller's project has used.",
-    ADMIN: "Everything, and what is the operator's: providers, routes, the audit log.",
+    "admin": "Everything, and what is the operator's: providers, routes, the audit log.",
 }
 """The scopes and what each one opens."""
 
@@ -60,7 +60,7 @@ _RULES: dict[str, Scope] = {
     "batches": "batches",
     **dict.fromkeys(("tools", "toolgroups", "tool-runtime", "connectors"), "tools"),
     "usage": "usage.read",
-    **dict.fromkeys(("providers", "inspect", "audit"), ADMIN),
+    **dict.fromkeys(("providers", "inspect", "audit"), "admin"),
 }
 """Resources, by the first part of their paths or the first two, and the scope each one needs."""
 

@@ -34,9 +34,9 @@ SERVED_BY = b"x-understudy-backend"
 class Exchange:
     """What the edge, the relay and telemetry share of a request.
 
-    ``headers`` are the caller's, less what proves who it is; ``principal`` is who it is, where that
-    was asked. ``status`` is 0 until the answer has begun. Times are ``perf_counter_ns``; ``clock``
-    is what must be added to them for nanoseconds since the epoch.
+    ``headers`` are the caller's, less what proves who it is. ``status`` is 0 until the answer has
+    begun. Times are ``perf_counter_ns``; ``clock`` is what must be added to them for nanoseconds
+    since the epoch.
     """
 
     __slots__ = (

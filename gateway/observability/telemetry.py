@@ -10,12 +10,12 @@ from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import SpanKind
 
 from gateway.errors import ClientDisconnected
+from gateway.identity.principal import NOBODY, Principal
 from gateway.observability import semconv
 from gateway.observability.metrics import Metrics
 from gateway.observability.tracing import Trace, Tracing
 
 if TYPE_CHECKING:
-    from gateway.identity.principal import Principal
     from gateway.observability.call import ModelCall, Usage
     from gateway.observability.exchange import Exchange
 
