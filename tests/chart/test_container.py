@@ -27,7 +27,7 @@ from tests.support.chart import CHART, ROOT
 
 CONTAINERFILE = ROOT / "Containerfile"
 DEPLOY = ROOT / "deploy"
-EXTRAS = {"docling", "grpc"}
+EXTRAS = ("docling", "grpc")
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 IMAGE = {
@@ -233,7 +233,7 @@ def namespaces_can_be_made() -> bool:
     return subprocess.run(tried, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_it_works_in_a_restricted_pod(tmp_path: Path):
     """With an unknown user id, no home, a read-only disk and no network, it converts, stores,
     searches and chats, ends in good order, and leaves nothing outside the data folder.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import jsonschema
@@ -32,7 +33,15 @@ from tests.support.chart import (
 KUBERNETES = ["1.27", "1.29", "1.34"]
 """The oldest that the chart is for, that of OpenShift 4.16, and a new one."""
 
+_read = cache(kubernetes_validate.utils.schema_contents)
+
 MATRIX = pytest.mark.parametrize("name", VALUES)
+
+
+@pytest.fixture(autouse=True)
+def _schemas_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kubernetes-validate reads two megabytes for each manifest otherwise."""
+    monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", _read)
 
 
 def check(manifest: Manifest, kubernetes: str) -> None:
