@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import openai
 from openai import AsyncOpenAI
 
-SETTLE_SECONDS = 120.0
+SETTLE_SECONDS = 180.0
+
+_AT_ONCE = 6
+_PROBES = 30
+_IN_WORK = ("queued", "in_progress", "validating", "finalizing")
 
 
 @dataclass
@@ -44,106 +50,116 @@ class Ledger:
 
 async def check(ledger: Ledger, client: AsyncOpenAI, others: list[Ledger]) -> list[str]:
     """What is wrong, in words; nothing where all is well."""
-    wrong: list[str] = []
-    deadline = time.monotonic() + SETTLE_SECONDS
-    await _files(ledger, client, wrong)
-    await _attached(ledger, client, deadline, wrong)
-    await _responses(ledger, client, deadline, wrong)
-    await _batches(ledger, client, deadline, wrong)
-    await _strangers(ledger, client, others, wrong)
-    return wrong
+    looks = Looks(ledger, client)
+    await looks.all()
+    await looks.strangers(others)
+    return looks.wrong
 
 
-async def _files(ledger: Ledger, client: AsyncOpenAI, wrong: list[str]) -> None:
-    for id_, data in ledger.files.items():
+class Looks:
+    """One look at each object of a ledger, a few at the same time."""
+
+    def __init__(self, ledger: Ledger, client: AsyncOpenAI) -> None:
+        self.wrong: list[str] = []
+        self._ledger = ledger
+        self._client = client
+        self._hands = asyncio.Semaphore(_AT_ONCE)
+        self._deadline = time.monotonic() + SETTLE_SECONDS
+
+    async def all(self) -> None:
+        ledger = self._ledger
+        looks = [
+            *(self._file(id_, data) for id_, data in ledger.files.items()),
+            *(self._deleted(id_) for id_ in ledger.deleted),
+            *(self._attached(*where, words) for where, words in ledger.attached.items()),
+            *(self._response(id_, words) for id_, words in ledger.responses.items()),
+            *(self._batch(id_, lines) for id_, lines in ledger.batches.items()),
+        ]
+        async with asyncio.TaskGroup() as group:
+            for look in looks:
+                group.create_task(self._one(look))
+
+    async def _one(self, look: Coroutine[Any, Any, None]) -> None:
+        async with self._hands:
+            try:
+                await look
+            except openai.APIError as error:
+                self.wrong.append(f"{look.__name__}: {error!r}")
+
+    async def _over(self, read: Callable[[], Awaitable[Any]]) -> Any:
+        """What it is once it is no longer in work, or when there is no more time."""
+        shown = await read()
+        while shown.status in _IN_WORK and time.monotonic() < self._deadline:
+            await asyncio.sleep(0.5)
+            shown = await read()
+        return shown
+
+    async def _file(self, id_: str, data: bytes) -> None:
         try:
-            if (await client.files.content(id_)).content != data:
-                wrong.append(f"file {id_} has other bytes")
-        except openai.APIError as error:
-            wrong.append(f"file {id_} is lost: {error}")
-    for id_ in ledger.deleted:
-        try:
-            await client.files.retrieve(id_)
-            wrong.append(f"file {id_} is there again")
+            if (await self._client.files.content(id_)).content != data:
+                self.wrong.append(f"file {id_} has other bytes")
         except openai.NotFoundError:
-            continue
+            self.wrong.append(f"file {id_} is lost")
 
-
-async def _attached(ledger: Ledger, client: AsyncOpenAI, deadline: float, wrong: list[str]) -> None:
-    for (store, file), words in ledger.attached.items():
+    async def _deleted(self, id_: str) -> None:
         try:
-            shown = await client.vector_stores.files.retrieve(file, vector_store_id=store)
-            while shown.status == "in_progress" and time.monotonic() < deadline:
-                await asyncio.sleep(0.2)
-                shown = await client.vector_stores.files.retrieve(file, vector_store_id=store)
-            if shown.status != "completed":
-                wrong.append(f"file {file} in {store} is {shown.status}: {shown.last_error}")
-                continue
-            found = await client.vector_stores.search(store, query=words, max_num_results=3)
-            if file not in [one.file_id for one in found.data]:
-                wrong.append(f"file {file} in {store} is not found by {words!r}")
-        except openai.APIError as error:
-            wrong.append(f"file {file} in {store}: {error}")
+            await self._client.files.retrieve(id_)
+        except openai.NotFoundError:
+            return
+        self.wrong.append(f"file {id_} is there again")
 
+    async def _attached(self, store: str, file: str, words: str) -> None:
+        files = self._client.vector_stores.files
+        shown = await self._over(lambda: files.retrieve(file, vector_store_id=store))
+        if shown.status != "completed":
+            self.wrong.append(f"file {file} in {store} is {shown.status}: {shown.last_error}")
+            return
+        found = await self._client.vector_stores.search(store, query=words, max_num_results=3)
+        if file not in [one.file_id for one in found.data]:
+            self.wrong.append(f"file {file} in {store} is not found by {words!r}")
 
-async def _responses(
-    ledger: Ledger, client: AsyncOpenAI, deadline: float, wrong: list[str]
-) -> None:
-    for id_, words in ledger.responses.items():
+    async def _response(self, id_: str, words: str) -> None:
+        shown = await self._over(lambda: self._client.responses.retrieve(id_))
+        if shown.status != "completed":
+            self.wrong.append(f"response {id_} is {shown.status}: {shown.error}")
+        elif words not in shown.output_text:
+            self.wrong.append(f"response {id_} says {shown.output_text!r}, not {words!r}")
+
+    async def _batch(self, id_: str, lines: list[str]) -> None:
+        shown = await self._over(lambda: self._client.batches.retrieve(id_))
+        if shown.status != "completed" or shown.output_file_id is None:
+            self.wrong.append(f"batch {id_} is {shown.status}: {shown.request_counts}")
+            return
+        output = (await self._client.files.content(shown.output_file_id)).text.splitlines()
+        said = {one["custom_id"]: _said(one) for one in map(json.loads, output)}
+        if not all(words in said.get(words, "") for words in lines):
+            self.wrong.append(f"batch {id_} has {len(said)} of {len(lines)} answers")
+
+    async def strangers(self, others: list[Ledger]) -> None:
+        """Nothing of another project can be read or listed."""
+        client = self._client
+        foreign = {id_ for other in others for id_ in (*other.files, *other.stores)}
+        listed = {one.id async for one in client.files.list(limit=1000)}
+        listed |= {one.id async for one in client.vector_stores.list(limit=100)}
+        self.wrong += [f"{id_} is shown to {self._ledger.project}" for id_ in listed & foreign]
+        for other in others:
+            reads: list[tuple[Any, Iterable[str]]] = [
+                (client.files.retrieve, other.files),
+                (client.vector_stores.retrieve, other.stores),
+                (client.responses.retrieve, other.responses),
+                (client.batches.retrieve, other.batches),
+            ]
+            for read, ids in reads:
+                for id_ in itertools.islice(ids, _PROBES):
+                    await self._stranger(read, id_)
+
+    async def _stranger(self, read: Callable[[str], Awaitable[Any]], id_: str) -> None:
         try:
-            shown = await client.responses.retrieve(id_)
-            while shown.status in ("queued", "in_progress") and time.monotonic() < deadline:
-                await asyncio.sleep(0.2)
-                shown = await client.responses.retrieve(id_)
-            if shown.status != "completed":
-                wrong.append(f"response {id_} is {shown.status}: {shown.error}")
-            elif words not in shown.output_text:
-                wrong.append(f"response {id_} says {shown.output_text!r}, not {words!r}")
-        except openai.APIError as error:
-            wrong.append(f"response {id_} is lost: {error}")
-
-
-async def _batches(ledger: Ledger, client: AsyncOpenAI, deadline: float, wrong: list[str]) -> None:
-    over = ("completed", "failed", "expired", "cancelled")
-    for id_, lines in ledger.batches.items():
-        try:
-            shown = await client.batches.retrieve(id_)
-            while shown.status not in over and time.monotonic() < deadline:
-                await asyncio.sleep(0.2)
-                shown = await client.batches.retrieve(id_)
-            if shown.status != "completed" or shown.output_file_id is None:
-                wrong.append(f"batch {id_} is {shown.status}: {shown.request_counts}")
-                continue
-            output = (await client.files.content(shown.output_file_id)).text.splitlines()
-            said = {one["custom_id"]: _said(one) for one in map(json.loads, output)}
-            if not all(words in said.get(words, "") for words in lines):
-                wrong.append(f"batch {id_} has {len(said)} of {len(lines)} answers")
-        except openai.APIError as error:
-            wrong.append(f"batch {id_} is lost: {error}")
+            await read(id_)
+        except openai.NotFoundError:
+            return
+        self.wrong.append(f"{self._ledger.project} can read {id_}")
 
 
 def _said(line: dict[str, Any]) -> str:
     return str(line["response"]["body"]["choices"][0]["message"]["content"])
-
-
-async def _strangers(
-    ledger: Ledger, client: AsyncOpenAI, others: list[Ledger], wrong: list[str]
-) -> None:
-    """Nothing of another project can be read or listed."""
-    foreign = {id_ for other in others for id_ in (*other.files, *other.stores)}
-    listed = {one.id async for one in client.files.list()}
-    listed |= {one.id async for one in client.vector_stores.list()}
-    wrong += [f"{id_} is shown to {ledger.project}" for id_ in listed & foreign]
-    for other in others:
-        probes = [
-            *((client.files.retrieve, id_) for id_ in [*other.files][:50]),
-            *((client.vector_stores.retrieve, id_) for id_ in [*other.stores][:50]),
-            *((client.responses.retrieve, id_) for id_ in [*other.responses][:50]),
-            *((client.batches.retrieve, id_) for id_ in [*other.batches][:50]),
-        ]
-        for read, id_ in probes:
-            try:
-                await read(id_)  # type: ignore[operator]
-                wrong.append(f"{ledger.project} can read {id_} of {other.project}")
-            except openai.NotFoundError:
-                continue

@@ -21,7 +21,7 @@ from typing import IO, Any, Self
 import yaml
 
 HOST = "127.0.0.1"
-START_SECONDS = 90.0  # on a busy machine; each imports for some seconds of processor time
+START_SECONDS = 180.0  # on a busy machine; each imports for some seconds of processor time
 
 
 class GatewayError(AssertionError):
