@@ -57,7 +57,7 @@ from gateway.rerank.routes import rerank_routes
 from gateway.rerank.service import INFERENCE_RERANK, RERANK
 from gateway.routing.catalog import Catalog
 from gateway.routing.discovery import Discovery
-from gateway.settings import BackendSettings, Settings, VectorSettings
+from gateway.settings import BackendSettings, ModelSettings, Settings, VectorSettings
 from gateway.state import State
 from gateway.stateful import Stateful
 from gateway.tokenize.routes import tokenize_routes
@@ -304,7 +304,10 @@ def systems_of(settings: Settings) -> Systems:
             KServeNamespace(
                 namespace=one.namespace,
                 services=one.services,
-                models=[served.model for served in one.served],
+                models=[
+                    ModelSettings(id=served.model, backends=[served.backend], kind=served.kind)
+                    for served in one.served
+                ],
                 problem=one.problem,
                 status=one.status,
             )

@@ -12,9 +12,8 @@ from sqlalchemy.engine import make_url
 from gateway.check.files import not_there, writable
 from gateway.check.finding import Outcome, failed, fine, warned
 from gateway.check.mending import causes, mend_of
-from gateway.check.probe import Probe
+from gateway.check.probe import Probe, closed_after
 from gateway.check.systems import Systems
-from gateway.database.engine import Database
 from gateway.database.migrate import current_revision, newest_revision
 from gateway.errors import UpstreamUnavailable
 
@@ -85,9 +84,8 @@ async def _look_at_sqlite(systems: Systems, file: Path) -> list[Outcome]:
 
 
 async def _look_at_postgres(systems: Systems) -> list[Outcome]:
-    database = systems.database()
     try:
-        async with database.read() as session:
+        async with closed_after(systems.database()) as database, database.read() as session:
             version = (await session.execute(text("SHOW server_version"))).scalar_one()
             most = int((await session.execute(text("SHOW max_connections"))).scalar_one())
             may = (
@@ -97,8 +95,6 @@ async def _look_at_postgres(systems: Systems) -> list[Outcome]:
             ).scalar_one()
     except UpstreamUnavailable as error:
         return [_why(error)]
-    finally:
-        await database.aclose()
     found = [await _look_at_schema(systems, f"PostgreSQL {version.partition(' ')[0]}", "")]
     if not may:
         found.append(
@@ -122,13 +118,11 @@ async def _look_at_postgres(systems: Systems) -> list[Outcome]:
 
 
 async def _look_at_schema(systems: Systems, engine: str, mend: str) -> Outcome:
-    database: Database = systems.database()
     try:
-        revision = await current_revision(database)
+        async with closed_after(systems.database()) as database:
+            revision = await current_revision(database)
     except UpstreamUnavailable as error:
         return _why(error, mend)
-    finally:
-        await database.aclose()
     newest = newest_revision()
     if revision is None:
         return warned(f"{engine}, without a schema yet", _UPGRADE)

@@ -17,7 +17,7 @@ from gateway.ports import (
     VectorIndex,
     WebSearch,
 )
-from gateway.settings import BackendSettings, Settings, VectorSettings
+from gateway.settings import BackendSettings, ModelSettings, Settings, VectorSettings
 
 __all__ = ["KServeNamespace", "Systems"]
 
@@ -27,8 +27,8 @@ class KServeNamespace(Struct, frozen=True, kw_only=True):
 
     namespace: str
     services: int = 0
-    models: Sequence[str] = ()
-    """Those that are ready."""
+    models: Sequence[ModelSettings] = ()
+    """Of those that are ready, each with its one backend."""
     problem: str | None = None
     status: int | None = None
     """The API server's, where it refused."""

@@ -6,9 +6,15 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import os
 import re
+import socket
 import ssl
+import subprocess
+import sys
+import time
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +24,8 @@ import trustme
 from click.testing import CliRunner, Result
 
 from adapters.minio import MinioObjectStore
-from gateway import cli
+from gateway.app import systems_of
+from gateway.check.command import check_command
 from gateway.database.migrate import newest_revision
 from gateway.settings import ObjectSettings
 from tests.real.s3.server import S3Server
@@ -450,12 +457,56 @@ async def test_settings_without_effect_are_told(upstream: FakeVllm, tmp_path: Pa
     assert "vectors are in Milvus Lite" in warned
 
 
+# -- systems that hang ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hole() -> Iterator[str]:
+    """The address of what accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_systems_that_hang_hold_nothing_up(hole: str, tmp_path: Path):
+    """Each is given up after its time, and the process ends, whatever its threads wait for."""
+    config = tmp_path / "understudy.yaml"
+    sections = {
+        "discover": [f"http://{hole}"],
+        "data_dir": str(tmp_path / "data"),
+        "database": {"url": f"postgresql+asyncpg://u:p@{hole}/x"},
+        "objects": {
+            "kind": "minio",
+            "endpoint": hole,
+            "access_key": "abc",
+            "secret_key": "abcdefgh",
+            "secure": False,
+        },
+        "vectors": {"uri": f"http://{hole}"},
+        "documents": {"converter": "docling-serve", "url": f"http://{hole}"},
+    }
+    config.write_text(json.dumps(sections))  # which is YAML as well
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "check", "--config", str(config), "--timeout", "2"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{hole}"},
+    )
+    assert done.returncode == 1
+    assert done.stdout.count("no answer within") >= 5
+    assert done.stderr == ""
+    assert time.monotonic() - began < 60
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 
 def run(*arguments: str, **environment: str) -> Result:
     variables = {"UNDERSTUDY_CONFIG": None, "UNDERSTUDY_DATA_DIR": None, **environment}
-    return CliRunner(env=variables).invoke(cli.main, ["check", *arguments], catch_exceptions=False)
+    command = check_command(systems_of, leave=lambda _: None)
+    return CliRunner(env=variables).invoke(command, arguments, catch_exceptions=False)
 
 
 def test_a_failure_is_the_exit_status(tmp_path: Path):
