@@ -88,7 +88,7 @@ class Application:
             settings,
             self.catalog,
             self._model_server,
-            answered=self._server_answered,
+            observer=self.metrics.routing,
             sources=_sources(settings),
         )
         self.state = _state(settings)
@@ -132,6 +132,19 @@ class Application:
         """Enter this before the first request is taken, and leave it after the last."""
         self._surroundings = surroundings
 
+    def reconfigure(self, settings: Settings) -> None:
+        """Take over what a running process can: the models, their servers and the routing.
+
+        Requests in progress end where they are. Raises ``SettingsError``, and then nothing has
+        changed.
+        """
+        self.discovery.configure(
+            settings.models,
+            settings.discover,
+            interval=settings.discover_interval_seconds,
+            routing=settings.routing,
+        )
+
     def _api_routes(self, service: ManagementService) -> list[HTTPRouteHandler]:
         relay = self._relay
         return [
@@ -164,9 +177,6 @@ class Application:
             heartbeat=self.settings.server.heartbeat_seconds,
             changed=self.metrics.connections_changed,
         )
-
-    def _server_answered(self, server: ModelServer, up: bool) -> None:  # noqa: FBT001  (a callback)
-        self.metrics.server_answered(server.host, server.port, up=up)
 
     def _work(self) -> Callable[[], Awaitable[None]] | None:
         """The worker's loop, where the server does that work itself."""

@@ -49,6 +49,8 @@ _NEVER_FORWARDED = frozenset(
 )
 """What frames a message, or is the gateway's own to say."""
 
+AFFINITIES = ("prompt_cache_key", "user", "prefix")
+_HEADER_AFFINITY = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _MSGSPEC_PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 
@@ -135,6 +137,8 @@ def _check(settings: Settings) -> None:
             names.add(name)
         for position, backend in enumerate(model.backends):
             _check_backend(f"models.{index}.backends.{position}", backend)
+        _check_affinity(f"models.{index}.routing", model.routing.affinity or ())
+    _check_affinity("routing", settings.routing.affinity)
     for index, entry in enumerate(settings.discover):
         _check_backend(f"discover.{index}", backend_of(entry))
     if settings.server.management_port == settings.server.port:
@@ -162,6 +166,14 @@ def _check_kserve(kserve: KServeSettings) -> None:
         raise SettingsError("kserve.api_server: expected https://host:port")
     _check_files("kserve", kserve, "ca_file", "token_file", "services_ca_file")
     _check_files("kserve", kserve, "services_token_file")
+
+
+def _check_affinity(path: str, affinity: tuple[str, ...]) -> None:
+    for kind in affinity:
+        if kind not in AFFINITIES and not _HEADER_AFFINITY.fullmatch(kind):
+            raise SettingsError(
+                f"{path}.affinity: expected {', '.join(AFFINITIES)} or header:NAME, not {kind!r}"
+            )
 
 
 def _check_database(url: str | None) -> None:

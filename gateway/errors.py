@@ -23,6 +23,8 @@
     │   ├── UpstreamUnavailable     503  service_unavailable     + retry-after
     │   │   └── UpstreamUnreachable 503  … code=upstream_unreachable
     │   └── UpstreamTimeout         504  timeout_error
+    │       ├── UpstreamConnectTimeout  …    code=upstream_connect_timeout
+    │       └── UpstreamTotalTimeout    …    the server works, but for too long
     ├── ShuttingDown                503  service_unavailable     + retry-after
     └── ClientDisconnected          499  never sent: nobody is there to read it
 
@@ -62,6 +64,7 @@ __all__ = [
     "UpstreamConnectTimeout",
     "UpstreamError",
     "UpstreamTimeout",
+    "UpstreamTotalTimeout",
     "UpstreamUnavailable",
     "UpstreamUnreachable",
     "WrongKind",
@@ -258,6 +261,10 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamConnectTimeout(UpstreamTimeout):
     default_code = "upstream_connect_timeout"
     nothing_sent = True
+
+
+class UpstreamTotalTimeout(UpstreamTimeout):
+    """The answer is too long for the limit on the whole; its server is well."""
 
 
 class ShuttingDown(GatewayError):

@@ -23,6 +23,7 @@ import uvloop
 from gateway.configuration import load_settings
 from gateway.http.protocol import JoiningProtocol
 from gateway.observability.logging import configure_logging
+from gateway.reloading import Reloading
 from gateway.settings import ServerSettings, Settings
 
 if TYPE_CHECKING:
@@ -136,7 +137,15 @@ def keep_freed_memory() -> None:
 async def _running(application: Application) -> AsyncIterator[None]:
     """What surrounds the time in which a process takes requests."""
     settings = application.settings.server
+    config = os.environ.get(CONFIG_VARIABLE)
+    reloading = Reloading(
+        Path(config) if config else None,
+        application.settings,
+        application.reconfigure,
+        application.metrics.routing.reloaded,
+    )
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(reloading.running())
         if application.management is not None and settings.management_port is not None:
             await stack.enter_async_context(
                 _management_server(application.management, settings.host, settings.management_port)

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import (
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamTotalTimeout,
+    UpstreamUnreachable,
+)
 from gateway.ports import Quiet
 
 if TYPE_CHECKING:
@@ -175,15 +180,15 @@ class Connection(asyncio.Protocol):
         if self.done:
             return  # a slow reader may take its time with what is there
         if now >= self.total_deadline:
-            self.fail(_timed_out("in total", self._pool.timeouts.total))
+            self.fail(UpstreamTotalTimeout(_took_longer("in total", self._pool.timeouts.total)))
         elif now >= self.deadline:
             if self._paused:
                 return  # the caller reads slowly; the server is not to blame
             timeouts = self._pool.timeouts
             if self._begun:
-                self.fail(_timed_out("for the next bytes", timeouts.idle))
+                self.fail(UpstreamTimeout(_took_longer("for the next bytes", timeouts.idle)))
             else:
-                self.fail(_timed_out("for the first byte", timeouts.first_byte))
+                self.fail(UpstreamTimeout(_took_longer("for the first byte", timeouts.first_byte)))
         elif now >= self.quiet_at:
             self.quiet_at = now + self._pool.heartbeat
             self._wake()
@@ -326,5 +331,5 @@ class Connection(asyncio.Protocol):
         self._wake()
 
 
-def _timed_out(what: str, seconds: float) -> UpstreamTimeout:
-    return UpstreamTimeout(f"The model server took longer than {seconds:g} s {what}.")
+def _took_longer(what: str, seconds: float) -> str:
+    return f"The model server took longer than {seconds:g} s {what}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -36,6 +37,10 @@ nothing that could be a credential. ``forward_headers`` adds to them."""
 _NULLS_BEFORE_A_KEY = (b'"annotations":null,', b'"function_call":null,')
 _NULLS_AFTER_A_KEY = (b',"prompt_tokens_details":null', b',"completion_tokens_details":null')
 _ROUTE_EXISTS = frozenset({400, 405, 422})
+_QUEUE = re.compile(
+    rb"^vllm:num_requests_(?:running|waiting)(?:\{[^}\n]*\})? ([0-9.eE+]+)\s*$", re.MULTILINE
+)
+"""A series for each engine; ``num_requests_waiting_by_reason`` would count some twice."""
 _PROBE_TIMEOUT = httpx.Timeout(10.0)
 
 
@@ -252,6 +257,13 @@ class VllmServer:
         body = {"model": model, "input": "dimension"}
         answer = await self._ask("POST", "/v1/embeddings", _EmbeddingList, body)
         return len(answer.data[0].embedding)
+
+    async def queue_length(self) -> int | None:
+        response = await self._client.get("/metrics")
+        if response.status_code != 200:
+            return None
+        counts = _QUEUE.findall(response.content)
+        return int(sum(float(count) for count in counts)) if counts else None
 
     async def _has_route(self, path: str) -> bool:
         response = await self._client.get(path)

@@ -16,6 +16,7 @@ from gateway.errors import GatewayError, InvalidRequest, UpstreamError
 from gateway.http.validation import NOT_JSON
 from gateway.observability.activity import Activity
 from gateway.relay.client import ModelClient
+from gateway.routing.balancer import choose
 from gateway.routing.catalog import Catalog, Model
 from gateway.settings import EmbeddingSettings
 
@@ -79,7 +80,7 @@ class Embedder:
         """How long this model's vectors are. Raises ``UpstreamError`` when no backend tells."""
         if model.dimension is not None:
             return model.dimension
-        backend = model.candidates()[0]
+        backend = choose(model, (), None) or model.backends[0]
         return await backend.server.embedding_dimension(backend.model)
 
     async def embed(

@@ -139,6 +139,11 @@ class Activity:
                 )
 
     @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Those of the caller whose request it is, if it is one."""
+        return self._headers
+
+    @property
     def keeps_content(self) -> bool:
         """Whether attributes may say what was asked and answered, which is opt-in."""
         sampled = self.trace is not None and self.trace.sampled

@@ -49,6 +49,7 @@ class ModelCall:
         "model",
         "operation",
         "request",
+        "resend_count",
         "response_id",
         "response_model",
         "span_id",
@@ -67,6 +68,8 @@ class ModelCall:
         self.request = request
         self.span_id = span_id
         self.stream = False
+        self.resend_count = 0
+        """How many backends were asked before, for the same request."""
         self.started = perf_counter_ns()
         self.first_chunk: int | None = None
         self.ended: int | None = None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.routing.catalog import Backend
 
 OPENAI_VERSION = (b"openai-version", b"2020-10-01")
+SERVED_BY = b"x-understudy-backend"
 
 
 class Exchange:
@@ -45,6 +46,7 @@ class Exchange:
         "reason",
         "route",
         "scheme",
+        "served_by",
         "started",
         "status",
         "telemetry",
@@ -64,6 +66,8 @@ class Exchange:
         self.reason: str | None = None
         self.calls: list[ModelCall] = []
         self.client_request_id: str | None = None
+        self.served_by: str | None = None
+        """The server to name in the answer's headers, where that is wanted."""
         self.trace: Trace | None = None
         self.telemetry: Telemetry | None = None
         self._headers = scope["headers"]
@@ -124,11 +128,14 @@ class Exchange:
     def answer_headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """The headers that every answer has."""
         milliseconds = (time.perf_counter_ns() - self.started) // 1_000_000
-        return (
+        headers = (
             (b"x-request-id", self.request_id),
             (b"openai-processing-ms", b"%d" % milliseconds),
             OPENAI_VERSION,
         )
+        if self.served_by is not None:
+            return (*headers, (SERVED_BY, self.served_by.encode("ascii", "replace")))
+        return headers
 
     def log_fields(self) -> dict[str, Any]:
         """What ties a log line to the request and to its trace."""

@@ -16,6 +16,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.observability import semconv
 from gateway.observability.call import ModelCall
+from gateway.observability.metric_names import label, prometheus_name
+from gateway.observability.routing_metrics import RoutingMetrics
+
+__all__ = ["CONTENT_TYPE", "Metrics", "label", "prometheus_name"]
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 _NANOSECOND = 1e-9
@@ -75,13 +79,6 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
-        self._up = Gauge(
-            prometheus_name(semconv.M_UPSTREAM_UP, ""),
-            "Whether a model server answered when last asked for its models.",
-            [label(semconv.SERVER_ADDRESS), label(semconv.SERVER_PORT)],
-            registry=self.registry,
-            multiprocess_mode="livemin",
-        )
         self._ingestion_duration = self._histogram(
             semconv.M_INGESTION_DURATION,
             "s",
@@ -129,6 +126,7 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self.routing = RoutingMetrics(self.registry)
         self._http_series: dict[tuple[str, str, int], Any] = {}
         self._call_series: dict[tuple[str, str, str, str, str | None], _CallSeries] = {}
 
@@ -166,9 +164,6 @@ class Metrics:
 
     def connections_changed(self, host: str, port: int, change: int) -> None:
         self._connections.labels(host, port).inc(change)
-
-    def server_answered(self, host: str, port: int, *, up: bool) -> None:
-        self._up.labels(host, port).set(up)
 
     def ingestion_began(self, waited: float) -> None:
         """A file is taken up for the first time, so many seconds after it was attached."""
@@ -221,14 +216,3 @@ class _CallSeries:
         self.first_chunk = first_chunk
         self.input_tokens = tokens.labels(*call, "input")
         self.output_tokens = tokens.labels(*call, "output")
-
-
-def label(name: str) -> str:
-    """``http.request.method`` as Prometheus writes it."""
-    return name.replace(".", "_")
-
-
-def prometheus_name(name: str, unit: str) -> str:
-    """OpenTelemetry's translation of a metric's name and unit."""
-    suffix = "_seconds" if unit == "s" else ""
-    return label(name) + suffix

@@ -20,6 +20,7 @@ from opentelemetry.sdk.metrics.export import (
     NumberDataPoint,
     ResourceMetrics,
     ScopeMetrics,
+    Sum,
 )
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -41,6 +42,13 @@ _UNITS = {
     semconv.M_TIME_TO_FIRST_CHUNK: "s",
     semconv.M_UPSTREAM_CONNECTIONS: "{connection}",
     semconv.M_UPSTREAM_UP: "1",
+    semconv.M_UPSTREAM_IN_FLIGHT: "{request}",
+    semconv.M_UPSTREAM_STATE: "1",
+    semconv.M_UPSTREAM_EJECTIONS: "{ejection}",
+    semconv.M_RETRIES: "{request}",
+    semconv.M_RETRIES_REFUSED: "{request}",
+    semconv.M_RELOADS: "{reload}",
+    semconv.M_RELOAD_FAILED: "1",
     semconv.M_INGESTION_DURATION: "s",
     semconv.M_INGESTION_WAIT: "s",
     semconv.M_INGESTION_CHUNKS: "{chunk}",
@@ -118,23 +126,29 @@ class MetricsPusher:
             ]
         )
 
-    def _data(self, family: Family, now: int) -> Histogram | Gauge:
+    def _data(self, family: Family, now: int) -> Histogram | Gauge | Sum:
         if family.type == "histogram":
             return Histogram(
                 data_points=list(self._histogram_points(family, now)),
                 aggregation_temporality=AggregationTemporality.CUMULATIVE,
             )
-        return Gauge(
-            data_points=[
-                NumberDataPoint(
-                    attributes=_attributes(sample.labels),
-                    start_time_unix_nano=self._started,
-                    time_unix_nano=now,
-                    value=sample.value,
-                )
-                for sample in family.samples
-            ]
-        )
+        points = [
+            NumberDataPoint(
+                attributes=_attributes(sample.labels),
+                start_time_unix_nano=self._started,
+                time_unix_nano=now,
+                value=sample.value,
+            )
+            for sample in family.samples
+            if not sample.name.endswith("_created")
+        ]
+        if family.type == "counter":
+            return Sum(
+                data_points=points,
+                aggregation_temporality=AggregationTemporality.CUMULATIVE,
+                is_monotonic=True,
+            )
+        return Gauge(data_points=points)
 
     def _histogram_points(self, family: Family, now: int) -> Iterable[HistogramDataPoint]:
         """Prometheus' cumulative buckets as OpenTelemetry's counts for each bucket."""

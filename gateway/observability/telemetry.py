@@ -157,7 +157,12 @@ def call_attributes(call: ModelCall) -> dict[str, Any]:
         semconv.REQUEST_MODEL: call.model,
         semconv.SERVER_ADDRESS: server.host,
         semconv.SERVER_PORT: server.port,
+        semconv.BACKEND_ID: call.backend.provider_id,
     }
+    if call.backend.model != call.model:
+        attributes[semconv.BACKEND_MODEL] = call.backend.model
+    if call.resend_count:
+        attributes[semconv.HTTP_RESEND_COUNT] = call.resend_count
     if operation.api_type is not None:
         attributes[semconv.OPENAI_API_TYPE] = operation.api_type
     attributes.update(operation.attributes(call.request))

@@ -98,6 +98,11 @@ class ModelServer(Protocol):
     async def embedding_dimension(self, model: str) -> int:
         """How long this model's vectors are, asked of the model itself."""
 
+    async def queue_length(self) -> int | None:
+        """How many requests it has, running and waiting, whoever sent them; ``None`` where it
+        doesn't tell. Raises ``UpstreamError`` when it can't be asked.
+        """
+
     @property
     def open_connections(self) -> int:
         """How many sockets are open to it, idle ones included."""

@@ -19,12 +19,10 @@ from gateway.ports import Answer, ModelServer
 from gateway.relay.answer import LARGE_BYTES, note, read_answer, read_event, read_large_answer
 from gateway.relay.json_object import rename_model
 from gateway.relay.operation import Operation, Tee
+from gateway.routing.attempts import NOTHING_LEARNT, Attempts, Outcome
 from gateway.routing.catalog import Backend, Catalog
 
 __all__ = ["ModelClient"]
-
-_ELSEWHERE = frozenset({429, 500, 502, 503})
-"""What one server says that another may not."""
 
 
 class ModelClient:
@@ -53,20 +51,28 @@ class ModelClient:
         body = dict(request)
         asked: str = body["model"]
         model = self._catalog.find(asked, operation.kinds)
-        backends = model.candidates()
-        for position, backend in enumerate(backends):
+        body["model"] = model.id
+        named = msgspec.json.encode(body)
+        seen = operation.decode(named)
+        attempts = Attempts(model, named, activity.headers)
+        while True:
+            backend = attempts.begin()
             body["model"] = backend.model
-            encoded = msgspec.json.encode(body)
-            seen = operation.decode(msgspec.json.encode({**body, "model": model.id}))
+            encoded = msgspec.json.encode(body) if backend.model != model.id else named
+            outcome: Outcome = NOTHING_LEARNT
             try:
-                answer = await self._ask(operation, activity, seen, encoded, backend)
+                answer = await self._ask(
+                    operation, activity, seen, encoded, backend, attempts.count - 1
+                )
+                outcome = None
             except GatewayError as error:
-                elsewhere = error.nothing_sent or error.status in _ELSEWHERE
-                if position == len(backends) - 1 or not elsewhere:
+                outcome = error
+                if not attempts.may_go_on(error):
                     raise
             else:
                 return _relayed(operation, backend, asked, answer) if as_relayed else answer
-        raise AssertionError("a model has a backend")
+            finally:
+                attempts.end(outcome)
 
     @asynccontextmanager
     async def stream(
@@ -80,42 +86,44 @@ class ModelClient:
         """
         body = {**request, "stream": True, "stream_options": {"include_usage": True}}
         model = self._catalog.find(body["model"], operation.kinds)
-        backends = model.candidates()
-        for position, backend in enumerate(backends):
-            encoded = msgspec.json.encode({**body, "model": backend.model})
-            seen = operation.decode(msgspec.json.encode({**body, "model": model.id}))
+        named = msgspec.json.encode({**body, "model": model.id})
+        seen = operation.decode(named)
+        attempts = Attempts(model, named, activity.headers)
+        while True:
+            backend = attempts.begin()
+            encoded = named
+            if backend.model != model.id:
+                encoded = msgspec.json.encode({**body, "model": backend.model})
             call = activity.begin_call(operation, seen, backend)
+            call.resend_count = attempts.count - 1
             call.stream = True
             tee = operation.tee(encoded) if operation.tee and activity.keeps_content else None
             events = _StreamedEvents(backend.server, call, tee)
+            outcome: Outcome = NOTHING_LEARNT
+            begun = False
             try:
                 await events.begin(operation.path, encoded, activity.upstream_headers(call))
-            except GatewayError as error:
-                call.end(error.error_type)
-                events.close()
-                activity.end_call(call)
-                elsewhere = error.nothing_sent or error.status in _ELSEWHERE
-                if position == len(backends) - 1 or not elsewhere:
-                    raise
-                continue
-            except BaseException:
-                call.end("cancelled")
-                events.close()
-                activity.end_call(call)
-                raise
-            try:
+                begun = True
                 yield events.run()
+                outcome = None
             except GatewayError as error:
                 call.end(error.error_type)
+                if not begun:
+                    outcome = error
+                    if attempts.may_go_on(error):
+                        continue
+                elif error is events.failure:
+                    outcome = error
                 raise
             except BaseException:
                 call.end("cancelled")
                 raise
+            else:
+                return
             finally:
                 events.close()
                 activity.end_call(call)
-            return
-        raise AssertionError("a model has a backend")
+                attempts.end(outcome)
 
     async def _ask(
         self,
@@ -124,9 +132,11 @@ class ModelClient:
         request: Any,
         body: bytes,
         backend: Backend,
+        resend_count: int,
     ) -> bytes:
         server = backend.server
         call = activity.begin_call(operation, request, backend)
+        call.resend_count = resend_count
         try:
             answer = await server.send(operation.path, body, activity.upstream_headers(call))
             try:
@@ -169,6 +179,8 @@ class _StreamedEvents:
         self._cutter = EventCutter()
         self._answer: Answer | None = None
         self._first: list[bytes] = []
+        self.failure: GatewayError | None = None
+        """What the stream broke off with after it had begun."""
 
     async def begin(self, path: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the request and wait for the first event. Raises the error that it is, if it is
@@ -194,22 +206,26 @@ class _StreamedEvents:
 
     async def run(self) -> AsyncIterator[bytes]:
         data = self._first
-        while True:
-            for one in data:
-                if one == DONE:
-                    self._call.end()
-                    return
-                if error := self._error(one):
-                    raise error
-                if (seen := read_event(one)) is not None:
-                    note(self._call, seen)
-                if self._tee is not None:
-                    self._tee.event(one)
-                yield one
-            read = await self._read()
-            if read is None:
-                raise _broken_off()
-            data = read
+        try:
+            while True:
+                for one in data:
+                    if one == DONE:
+                        self._call.end()
+                        return
+                    if error := self._error(one):
+                        raise error
+                    if (seen := read_event(one)) is not None:
+                        note(self._call, seen)
+                    if self._tee is not None:
+                        self._tee.event(one)
+                    yield one
+                read = await self._read()
+                if read is None:
+                    raise _broken_off()
+                data = read
+        except GatewayError as error:
+            self.failure = error
+            raise
 
     def close(self) -> None:
         if self._answer is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from msgspec import Raw
 
+    from gateway.errors import GatewayError
     from gateway.http.asgi import Send
     from gateway.observability.call import ModelCall
     from gateway.ports import Answer, ModelServer
@@ -21,7 +22,17 @@ class Passage:
     server's.
     """
 
-    __slots__ = ("answer", "call", "operation", "record", "rename", "send", "server", "tee")
+    __slots__ = (
+        "answer",
+        "call",
+        "failure",
+        "operation",
+        "record",
+        "rename",
+        "send",
+        "server",
+        "tee",
+    )
 
     def __init__(
         self,
@@ -42,3 +53,5 @@ class Passage:
         self.rename = rename
         self.tee = tee
         self.record = record
+        self.failure: GatewayError | None = None
+        """What a stream broke off with after it had begun."""

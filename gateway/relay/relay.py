@@ -19,15 +19,12 @@ from gateway.relay.passage import Passage
 from gateway.relay.plain import pass_answer
 from gateway.relay.recording import Record, Recorder
 from gateway.relay.stream import StreamRelay
+from gateway.routing.attempts import NOTHING_LEARNT, Attempts, Outcome
 from gateway.routing.catalog import Backend, Catalog, Model
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Receive, Scope, Send
     from gateway.observability.exchange import Exchange
-
-_ELSEWHERE = frozenset({429, 500, 502, 503})
-"""What one server says that another may not."""
-
 
 _USAGE = Raw(b'{"include_usage":true}')
 
@@ -84,21 +81,21 @@ class Relay:
         departure: Departure,
         record: Record | None,
     ) -> None:
-        """Ask the model's backends in turn until one has begun to answer.
-
-        Another one is asked only while the caller has got nothing, and never for the caller's own
-        mistake or after a time limit: a second server wouldn't be quicker.
-        """
-        backends = model.candidates()
-        last = len(backends) - 1
-        for position, backend in enumerate(backends):
+        """Ask the model's backends in turn until one has begun to answer."""
+        attempts = Attempts(model, body, exchange.headers)
+        while True:
+            backend = attempts.begin()
+            if model.routing.served_by_header:
+                exchange.served_by = backend.server.name
             call = exchange.begin_call(self.operation, request, backend)
+            call.resend_count = attempts.count - 1
+            outcome: Outcome = NOTHING_LEARNT
             try:
-                await self._call(exchange, call, backend, request, body, send, record)
+                outcome = await self._call(exchange, call, backend, request, body, send, record)
             except GatewayError as error:
+                outcome = error
                 call.end(error.error_type)
-                elsewhere = error.nothing_sent or error.status in _ELSEWHERE
-                if position == last or not elsewhere or exchange.answered:
+                if exchange.answered or not attempts.may_go_on(error):
                     raise
             except asyncio.CancelledError:
                 call.end("client_disconnected" if departure.left else "shutting_down")
@@ -106,6 +103,8 @@ class Relay:
             else:
                 exchange.error_type = call.error_type  # of a stream that broke off
                 return
+            finally:
+                attempts.end(outcome)
 
     async def _call(
         self,
@@ -116,8 +115,11 @@ class Relay:
         body: bytes,
         send: Send,
         record: Record | None,
-    ) -> None:
-        """One call to one backend: the request out, the answer or the error in."""
+    ) -> GatewayError | None:
+        """One call to one backend: the request out, the answer or the error in.
+
+        Returns what a stream broke off with after it had begun; raises what comes before.
+        """
         operation, server = self.operation, backend.server
         renamed = backend.model != request.model
         options = getattr(request, "stream_options", None)
@@ -142,6 +144,7 @@ class Relay:
                 await StreamRelay(passage, show_usage=show_usage).run()
             else:
                 await pass_answer(passage)
+            return passage.failure
         finally:
             answer.close()
             if tee is not None:

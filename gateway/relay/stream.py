@@ -73,6 +73,7 @@ class StreamRelay:
         except UpstreamError as error:
             if not self._started:
                 raise
+            self._passage.failure = error
             self._call.end(error.error_type)
             await self._break_off(error)
         except asyncio.CancelledError:
@@ -153,6 +154,7 @@ class StreamRelay:
             elif not data:
                 kept.append(event)
             elif b'"error"' in data and (error := self._passage.server.event_error(data)):
+                self._passage.failure = error
                 self._call.end(error.error_type)
                 kept.append(self._passage.operation.error_event(error))
                 break  # a [DONE] after it would pretend success

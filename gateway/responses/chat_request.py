@@ -14,7 +14,14 @@ from gateway.responses.toolbox import Toolbox
 __all__ = ["chat_request", "in_words_of_responses", "shorten"]
 
 LOGPROBS = "message.output_text.logprobs"
-_AS_THEY_ARE = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "user")
+_AS_THEY_ARE = (
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "user",
+    "prompt_cache_key",
+)
 _PARAMS = {
     "messages": "input",
     "max_tokens": "max_output_tokens",

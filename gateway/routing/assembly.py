@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from gateway.ports import ServedModel
+from gateway.ports import ModelServer, ServedModel
+from gateway.routing.affinity import hash_of
+from gateway.routing.breaker import Breaker
 from gateway.routing.catalog import Backend, Model
 from gateway.routing.guard_names import guard_form
+from gateway.routing.observer import Observer
+from gateway.routing.retry_budget import RetryBudget
 from gateway.routing.server_state import ServerState, identity_of
-from gateway.settings import BackendSettings, ModelKind, ModelSettings
+from gateway.settings import BackendSettings, ModelKind, ModelSettings, RoutingSettings
 
 __all__ = ["Assembly"]
 
@@ -18,14 +22,20 @@ Servers = Mapping[BackendSettings, ServerState]
 class Assembly:
     """Makes models, and remembers what of a model outlives its being made anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._routing = RoutingSettings()
         self._known: dict[str, Model] = {}
+        self._breakers: dict[tuple[ModelServer, str], Breaker] = {}
 
-    def build(self, configured: Iterable[ModelSettings], servers: Servers) -> list[Model]:
+    def build(
+        self, configured: Iterable[ModelSettings], servers: Servers, routing: RoutingSettings
+    ) -> list[Model]:
         """The configured models first, then what was discovered under other names.
 
         Of two configured ones of a name the first is taken.
         """
+        self._routing = routing
         models = {}
         names: set[str] = set()
         for settings in configured:
@@ -41,6 +51,8 @@ class Assembly:
         for name, places in found.items():
             models[name] = self._found(name, places)
         self._known = models
+        backends = [backend for model in models.values() for backend in model.backends]
+        self._breakers = {(one.server, one.model): one.breaker for one in backends}
         return list(models.values())
 
     def _configured(self, model: ModelSettings, servers: Servers) -> Model:
@@ -50,14 +62,7 @@ class Assembly:
             state = servers[identity_of(settings)]
             name = settings.model or model.id
             providers.append(state.provider_id)
-            backends.append(
-                Backend(
-                    server=state.server,
-                    model=name,
-                    weight=settings.weight,
-                    priority=settings.priority,
-                )
-            )
+            backends.append(self._backend(state, name, settings.weight, settings.priority))
             kind = kind or _kind(state, model.id, name)
             dimension = dimension or state.dimensions.get(name)
             context_length = context_length or _context_length(state, name)
@@ -70,6 +75,7 @@ class Assembly:
                 providers=providers,
                 dimension=dimension,
                 context_length=context_length,
+                routing=model.routing.over(self._routing),
             )
         )
 
@@ -78,18 +84,47 @@ class Assembly:
         return self._model(
             Model(
                 id=name,
-                backends=[Backend(server=state.server, model=name) for state, _ in places],
+                backends=[self._backend(state, name) for state, _ in places],
                 kind=_kind(first, name),
                 providers=[state.provider_id for state, _ in places],
                 dimension=first.dimensions.get(name),
                 context_length=served.context_length,
+                routing=self._routing,
             )
         )
 
+    def _backend(
+        self, state: ServerState, model: str, weight: int = 1, priority: int = 0
+    ) -> Backend:
+        server, observer = state.server, self._observer
+        breaker = self._breakers.get((server, model))
+        if breaker is None:
+            breaker = self._breakers[server, model] = Breaker(
+                self._routing,
+                changed=lambda to: observer.state_changed(server, model, to),
+                ejected=lambda reason: observer.ejected(server, model, reason),
+            )
+        breaker.settings = self._routing
+        return Backend(
+            server=server,
+            model=model,
+            weight=weight,
+            priority=priority,
+            provider_id=state.provider_id,
+            load=state.load,
+            breaker=breaker,
+            seed=hash_of(f"{server.name} {model}".encode()),
+        )
+
     def _model(self, model: Model) -> Model:
-        """The model, with the time at which it was first seen."""
+        """The model, with what has been known of it since it was first seen."""
+        model.observer = self._observer
         if (known := self._known.get(model.id)) is not None:
             model.created = known.created
+            model.budget = known.budget
+            model.budget.settings = model.routing
+        else:
+            model.budget = RetryBudget(model.routing)
         return model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterable, Sequence
 
@@ -10,12 +9,18 @@ from msgspec import Struct, field
 
 from gateway.errors import ModelNotFound, WrongKind
 from gateway.ports import ModelServer
-from gateway.settings import ModelKind
+from gateway.routing.breaker import Breaker
+from gateway.routing.load import Load
+from gateway.routing.observer import Observer
+from gateway.routing.retry_budget import RetryBudget
+from gateway.settings import ModelKind, RoutingSettings
 
 __all__ = ["Backend", "Catalog", "Model"]
 
 PROVIDER_PREFIX = "vllm/"
 """LlamaStack names models ``provider/model``; a client written for it may do so here as well."""
+
+_DEFAULTS = RoutingSettings()
 
 _PURPOSES = {
     "chat": "chat and text completions",
@@ -26,12 +31,20 @@ _PURPOSES = {
 
 
 class Backend(Struct, frozen=True, kw_only=True, eq=False):
-    """One server that runs a model, and the model's name there."""
+    """One server that runs a model, and the model's name there.
+
+    ``load`` is shared with the other models of the server; ``seed`` is what affinity knows the
+    backend by, the same in every replica of the gateway.
+    """
 
     server: ModelServer
     model: str
     weight: int = 1
     priority: int = 0
+    provider_id: str = ""
+    load: Load = field(default_factory=Load)
+    breaker: Breaker = field(default_factory=lambda: Breaker(_DEFAULTS))
+    seed: int = 0
 
 
 class Model(Struct, kw_only=True, eq=False):
@@ -50,15 +63,9 @@ class Model(Struct, kw_only=True, eq=False):
     dimension: int | None = None
     context_length: int | None = None
     created: int = field(default_factory=lambda: int(time.time()))
-
-    def candidates(self) -> Sequence[Backend]:
-        """The backends in the order in which to ask them: by priority, then by weight and luck."""
-        if len(self.backends) == 1:
-            return self.backends
-        return sorted(
-            self.backends,
-            key=lambda one: (one.priority, -(random.random() ** (1 / one.weight))),  # noqa: S311  (no secret)
-        )
+    routing: RoutingSettings = _DEFAULTS
+    budget: RetryBudget = field(default_factory=lambda: RetryBudget(_DEFAULTS))
+    observer: Observer = field(default_factory=Observer)
 
 
 class Catalog:

@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamTimeout
 from gateway.ports import BackendSource, ModelServer
 from gateway.routing.addresses import Addresses
 from gateway.routing.assembly import Assembly
 from gateway.routing.catalog import Catalog
+from gateway.routing.observer import Observer
+from gateway.routing.prober import Prober
 from gateway.routing.server_state import ServerState, identity_of
-from gateway.settings import BackendSettings, ModelSettings, Settings, SettingsError, backend_of
+from gateway.settings import (
+    BackendSettings,
+    ModelSettings,
+    RoutingSettings,
+    Settings,
+    SettingsError,
+    backend_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,20 +67,23 @@ class Discovery:
         catalog: Catalog,
         make_server: ServerFactory,
         *,
-        answered: Callable[[ModelServer, bool], None] = lambda *_: None,
+        observer: Observer | None = None,
         sources: Sequence[BackendSource] = (),
     ) -> None:
         self._catalog = catalog
         self._make_server = make_server
-        self._answered = answered
+        self._observer = observer or Observer()
         self._sources = sources
-        self._assembly = Assembly()
+        self._assembly = Assembly(self._observer)
+        self._prober = Prober(catalog, self._observer)
+        self._routing = settings.routing
         self._interval = settings.discover_interval_seconds
         self._models: Sequence[ModelSettings] = settings.models
         self._discover: Sequence[BackendSettings] = [backend_of(one) for one in settings.discover]
         self._offered: dict[str, Sequence[ModelSettings]] = {}
         self._servers: dict[BackendSettings, ServerState] = {}
         self._watchers: dict[BackendSettings, asyncio.Task[None]] = {}
+        self._heard = {source.name: asyncio.Event() for source in sources}
         self._group: asyncio.TaskGroup | None = None
         self._draining: dict[ModelServer, asyncio.Task[None]] = {}
         self._addresses = Addresses()
@@ -88,7 +100,7 @@ class Discovery:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Ask every server, wait a little for the answers, and go on until the end.
+        """Ask every source and server, wait a little for the answers, and go on until the end.
 
         The wait is for requests that come right after the start: they should find the models of
         servers that are up. One that is down doesn't hold the start up.
@@ -101,17 +113,20 @@ class Discovery:
             self._group = group
             for key in self._servers:
                 self._begin(key)
-            followers = [group.create_task(self._follow(source)) for source in self._sources]
-            followers.append(group.create_task(self._resolve()))
+            tasks = [group.create_task(self._follow(source)) for source in self._sources]
+            tasks.append(group.create_task(self._prober.run()))
+            tasks.append(group.create_task(self._resolve()))
             try:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FIRST_ROUND_SECONDS):
+                        for heard in self._heard.values():
+                            await heard.wait()
                         for state in list(self._servers.values()):
                             await state.asked.wait()
                 yield
             finally:
                 self._group = None
-                for task in (*followers, *self._watchers.values(), *self._draining.values()):
+                for task in (*tasks, *self._watchers.values(), *self._draining.values()):
                     task.cancel()
         for server in (*self._draining, *(state.server for state in self._servers.values())):
             await server.aclose()
@@ -122,6 +137,7 @@ class Discovery:
         discover: Iterable[str | BackendSettings],
         *,
         interval: float | None = None,
+        routing: RoutingSettings | None = None,
     ) -> None:
         """From now on, these in place of what was configured before; what sources said stays.
 
@@ -129,7 +145,13 @@ class Discovery:
         made of its settings, and then nothing has changed.
         """
         servers = [backend_of(one) for one in discover]
-        self._take(models, servers, self._offered)
+        before = self._routing
+        self._routing = routing or before
+        try:
+            self._take(models, servers, self._offered)
+        except SettingsError:
+            self._routing = before
+            raise
         self._models, self._discover = models, servers
         if interval is not None:
             self._interval = interval
@@ -156,8 +178,11 @@ class Discovery:
                 name: size for name, size in state.dimensions.items() if name in names
             }
         except (GatewayError, httpx.HTTPError) as error:
+            unreachable = isinstance(error, GatewayError) and error.nothing_sent
+            state.load.down = unreachable or isinstance(error, UpstreamTimeout)
             self._note(state, up=False, message=str(error) or type(error).__name__)
             return
+        state.load.down = False
         state.models = models
         await self._find_dimensions(state, names)
         self._note(state, up=True, message=f"serves {', '.join(sorted(names)) or 'no model'}")
@@ -191,7 +216,9 @@ class Discovery:
                     try:
                         self.offer(source.name, models)
                     except SettingsError as error:
-                        logger.error("%s: %s; what it said before stays", source.name, error)  # noqa: TRY400  (its words say all)
+                        # Its words say all there is to say.
+                        logger.error("%s: %s; what it said before stays", source.name, error)  # noqa: TRY400
+                    self._heard[source.name].set()
             except Exception:  # a source's failure must not end the servers' discovery
                 logger.exception("%s: watching failed; it goes on", source.name)
             await asyncio.sleep(SOURCE_RETRY_SECONDS)
@@ -214,7 +241,7 @@ class Discovery:
             logger.log(level, "%s: %s", state.server.name, message)
         state.up = up
         state.message = message
-        self._answered(state.server, up)
+        self._observer.answered(state.server, up=up)
 
     def _take(
         self,
@@ -249,7 +276,7 @@ class Discovery:
         self._rebuild(named)
         self._addresses.wants(discover, named)
         for state in dropped:
-            self._retire(state.server)
+            self._retire(state)
 
     def _made(
         self, wanted: dict[BackendSettings, tuple[BackendSettings, bool]]
@@ -276,23 +303,29 @@ class Discovery:
             watcher.cancel()
         return self._servers.pop(key)
 
-    def _retire(self, server: ModelServer) -> None:
+    def _retire(self, state: ServerState) -> None:
         """Nothing names it any more: let it finish what it has."""
-        logger.info("%s: not used any more", server.name)
+        logger.info("%s: not used any more", state.server.name)
         if self._group is not None:
-            self._draining[server] = self._group.create_task(self._drain(server))
+            self._draining[state.server] = self._group.create_task(self._drain(state))
 
-    async def _drain(self, server: ModelServer) -> None:
+    async def _drain(self, state: ServerState) -> None:
         """Close a server when it has no request left. Each one ends by its own time limits."""
+        server = state.server
         await asyncio.sleep(DRAIN_LOOK_SECONDS)  # who has just chosen it has not begun yet
-        while server.busy_connections:  # noqa: ASYNC110  (counts as it is, in a hot path)
+        while state.load.in_flight or server.busy_connections:  # noqa: ASYNC110  (counts as it is, in a hot path)
             await asyncio.sleep(DRAIN_LOOK_SECONDS)
         await server.aclose()
+        address = (server.host, server.port)
+        if address not in {(one.server.host, one.server.port) for one in self.servers}:
+            self._observer.gone(server)
         del self._draining[server]
 
     def _rebuild(self, configured: Sequence[ModelSettings] | None = None) -> None:
         if configured is None:
             configured = [*self._models, *itertools.chain.from_iterable(self._offered.values())]
-        models = self._assembly.build(self._addresses.models(configured), self._servers)
+        models = self._assembly.build(
+            self._addresses.models(configured), self._servers, self._routing
+        )
         asked = [state for state in self._servers.values() if state.discovered]
         self._catalog.replace(models, complete=all(state.kind is not None for state in asked))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct, field
 
 from gateway.ports import ModelServer, ServedModel, ServerKind
+from gateway.routing.load import Load
 from gateway.settings import BackendSettings
 
 __all__ = ["ServerState", "identity_of"]
@@ -20,6 +21,7 @@ class ServerState(Struct, kw_only=True, eq=False):
     provider_id: str
     discovered: bool
     """Whether its models are offered under their own names, or only where ``models`` says."""
+    load: Load = field(default_factory=Load)
     up: bool | None = None
     message: str = "not asked yet"
     models: Sequence[ServedModel] = ()

@@ -18,6 +18,7 @@ from gateway.settings.models import (
     backend_of,
 )
 from gateway.settings.responses import BatchSettings, ResponseSettings
+from gateway.settings.routing import ModelRoutingSettings, RoutingSettings
 from gateway.settings.safety import (
     DetectorSettings,
     GuardForm,
@@ -62,6 +63,7 @@ __all__ = [
     "KServeSettings",
     "LimitSettings",
     "ModelKind",
+    "ModelRoutingSettings",
     "ModelSettings",
     "ModerationCategory",
     "ModerationSettings",
@@ -70,6 +72,7 @@ __all__ = [
     "PositiveInt",
     "ResponseSettings",
     "RetentionSettings",
+    "RoutingSettings",
     "SearchSettings",
     "Section",
     "ServerSettings",
@@ -95,6 +98,7 @@ class Settings(Section, frozen=True):
     """Model servers whose models are found by asking ``/v1/models``."""
     discover_interval_seconds: PositiveFloat = 10.0
     kserve: KServeSettings = field(default_factory=KServeSettings)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)

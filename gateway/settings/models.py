@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
+from gateway.settings.routing import ModelRoutingSettings
 from gateway.settings.section import ModelKind, PositiveFloat, PositiveInt, Section
 
 
@@ -79,6 +80,7 @@ class ModelSettings(Section, frozen=True):
     aliases: list[str] = field(default_factory=list)
     kind: ModelKind | None = None
     """Found out from the server when left out."""
+    routing: ModelRoutingSettings = field(default_factory=ModelRoutingSettings)
 
 
 class EmbeddingSettings(Section, frozen=True):

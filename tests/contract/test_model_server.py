@@ -290,3 +290,29 @@ async def test_closing_it_closes_every_connection(server, upstream):
     await upstream.until_connections(0)
     for answer in answers:
         answer.close()
+
+
+QUEUE = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="a"} 3.0
+vllm:num_requests_running{engine="1",model_name="a"} 2.0
+vllm:num_requests_waiting{engine="0",model_name="a"} 1.0
+vllm:num_requests_waiting_by_reason{engine="0",model_name="a",reason="capacity"} 1.0
+vllm:kv_cache_usage_perc{engine="0",model_name="a"} 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "length"),
+    [(200, QUEUE, 6), (200, b"", None), (200, b"<html>", None), (404, QUEUE, None)],
+)
+async def test_its_queue_is_what_runs_and_what_waits(server, upstream, status, body, length):
+    """Of all its engines; a server that doesn't tell has none, which is no error."""
+    upstream.behave("/metrics", faults.answers_with(status, body, content_type="text/plain"))
+    assert await server.queue_length() == length
+
+
+async def test_the_queue_of_a_server_that_is_not_there_is_an_error(nowhere):
+    """As every other question to it is."""
+    with pytest.raises(UpstreamUnreachable):
+        await nowhere.queue_length()

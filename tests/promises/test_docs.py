@@ -60,9 +60,11 @@ SECTIONS: dict[str, type[settings.Section]] = {
     "": settings.Settings,
     "server.": settings.ServerSettings,
     "models[].": settings.ModelSettings,
+    "models[].routing.": settings.ModelRoutingSettings,
     "models[].backends[].": settings.BackendSettings,
     "models[].backends[].timeouts.": settings.BackendTimeoutSettings,
     "kserve.": settings.KServeSettings,
+    "routing.": settings.RoutingSettings,
     "timeouts.": settings.TimeoutSettings,
     "limits.": settings.LimitSettings,
     "database.": settings.DatabaseSettings,
@@ -269,7 +271,8 @@ def test_every_metric_has_its_prometheus_name_beside_it(name: str):
     rows = [line for line in text.splitlines() if line.startswith(f"| `{METRICS[name]}` | `")]
     [row] = rows
     unit = "s" if "| s, " in row else ""
-    assert f"| `{prometheus_name(METRICS[name], unit)}` |" in row
+    total = "_total" if "| counter |" in row else ""
+    assert f"| `{prometheus_name(METRICS[name], unit)}{total}` |" in row
 
 
 @pytest.mark.parametrize("name", BUCKETS)

@@ -38,6 +38,9 @@ class Server:
     async def find_kind(self) -> str:
         return "chat"
 
+    async def queue_length(self) -> None:
+        return None
+
     async def aclose(self) -> None:
         self.closed = True
 
@@ -142,8 +145,9 @@ async def test_a_server_that_can_t_be_made_changes_nothing():
         assert [state.server.host for state in place.discovery.servers] == ["a"]
 
 
-async def test_a_source_brings_models_and_takes_them_away():
+async def test_a_source_brings_models_and_takes_them_away(monkeypatch):
     """Beside the configured ones, which keep their names."""
+    monkeypatch.setattr("gateway.routing.discovery.FIRST_ROUND_SECONDS", 0.1)
     source = Source()
     async with Place(models=[model("m", "a")], sources=[source]).running() as place:
         source.queue.put_nowait([model("m", "x"), model("n", "x", "y"), model("o")])
@@ -156,9 +160,19 @@ async def test_a_source_brings_models_and_takes_them_away():
         await until(lambda: place.names() == ["m"], "the model gone")
 
 
+async def test_the_first_word_of_a_source_is_waited_for():
+    """Requests that come right after the start should find its models."""
+    source = Source()
+    source.queue.put_nowait([model("m", "a")])
+    async with Place(sources=[source]).running() as place:
+        assert place.names() == ["m"]
+        assert place.catalog.get("m").kind == "chat"
+
+
 async def test_a_source_that_fails_is_watched_again(monkeypatch):
     """What it said before stays meanwhile; what it says wrong is left out."""
     monkeypatch.setattr("gateway.routing.discovery.SOURCE_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("gateway.routing.discovery.FIRST_ROUND_SECONDS", 0.1)
     source = Source()
     async with Place(sources=[source]).running() as place:
         source.queue.put_nowait([model("m", "a")])

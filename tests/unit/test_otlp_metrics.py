@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,7 +93,7 @@ def test_series_stay_apart(metrics):
 
 def test_gauges_have_their_value_and_labels(metrics):
     """An address is a text, a port a number."""
-    metrics.server_answered("vllm", 8000, up=True)
+    metrics.routing.answered(SimpleNamespace(host="vllm", port=8000), up=True)
     metrics.connections_changed("vllm", 8000, 1)
     metrics.connections_changed("vllm", 8000, 1)
     metrics.connections_changed("vllm", 8000, -1)
@@ -101,6 +102,20 @@ def test_gauges_have_their_value_and_labels(metrics):
         [point] = found[name].data.data_points
         assert point.value == 1
         assert point.attributes == {"server.address": "vllm", "server.port": 8000}
+
+
+def test_counters_are_sums_that_only_grow(metrics):
+    """Under their own name: `_total` is Prometheus' way of writing it."""
+    metrics.routing.retried("m", "upstream_unreachable")
+    metrics.routing.retried("m", "upstream_unreachable")
+    data = collected(metrics)["understudy.retries"].data
+    assert data.is_monotonic
+    [point] = data.data_points
+    assert point.value == 2
+    assert point.attributes == {
+        "gen_ai.request.model": "m",
+        "error.type": "upstream_unreachable",
+    }
 
 
 def test_the_sdk_s_encoder_takes_it(metrics):
