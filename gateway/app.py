@@ -25,8 +25,15 @@ from gateway.embeddings.routes import embedding_routes
 from gateway.embeddings.service import EMBEDDINGS
 from gateway.http.asgi import ASGIApp
 from gateway.http.edge import Edge
+from gateway.http.gate import Gate, check_that_routes_have_scopes
 from gateway.http.relayed import relays_by_path
 from gateway.http.router import router_of
+from gateway.identity.authenticator import Authenticator, Prover
+from gateway.identity.key_prover import ApiKeys
+from gateway.identity.kubernetes import KubernetesTokens
+from gateway.identity.oidc import OidcTokens
+from gateway.identity.proxy import ProxyAuthenticator
+from gateway.identity.tokens import TokenAuthenticator
 from gateway.ingestion.worker import Worker
 from gateway.management.routes import inspection_routes, probe_routes
 from gateway.management.service import ManagementService
@@ -118,10 +125,12 @@ class Application:
         probes = probe_routes(service, self.metrics)
         separate = settings.server.management_port is not None
         self.handlers = [*self._api_routes(service), *([] if separate else probes)]
+        check_that_routes_have_scopes(path for one in self.handlers for path in one.paths)
         self.litestar = router_of(self.handlers, lifespan=[self._lifespan])
-        self.public = Edge(
-            cast("ASGIApp", self.litestar), self.telemetry, relays_by_path(self.handlers)
-        )
+        self.authenticator = _authenticator(settings, self.state.database)
+        relays = relays_by_path(self.handlers)
+        gate = Gate(self.authenticator, relays) if self.authenticator is not None else None
+        self.public = Edge(cast("ASGIApp", self.litestar), self.telemetry, relays, gate)
         self.management = (
             Edge(cast("ASGIApp", router_of(probes)), self.telemetry, relays={})
             if separate
@@ -193,7 +202,8 @@ class Application:
 
     @asynccontextmanager
     async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
-        async with self._running(self._work()):
+        known = nullcontext() if self.authenticator is None else self.authenticator.running()
+        async with self._running(self._work()), known:
             yield
 
     @asynccontextmanager
@@ -216,6 +226,28 @@ class Application:
 def create_app(settings: Settings, tracing: Tracing | None = None) -> Application:
     """The gateway for these settings; ``tracing`` in place of what the environment asks for."""
     return Application(settings, tracing)
+
+
+def _authenticator(settings: Settings, database: Database) -> Authenticator | None:
+    """``None`` where nobody is asked."""
+    identity = settings.identity
+    prover: Prover
+    match identity.mode:
+        case "none":
+            return None
+        case "upstream_header":
+            return ProxyAuthenticator(identity.upstream_header)
+        case "api_keys":
+            prover = ApiKeys(database, identity.api_keys)
+        case "oidc":
+            from adapters.oidc import OidcVerifier
+
+            prover = OidcTokens(OidcVerifier(identity.oidc), identity.oidc)
+        case "kubernetes":
+            from adapters.kubernetes.token_review import TokenReviews
+
+            prover = KubernetesTokens(TokenReviews(identity.kubernetes), identity.kubernetes)
+    return TokenAuthenticator(prover, entries=identity.cache_entries)
 
 
 def _state(settings: Settings) -> State:

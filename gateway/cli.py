@@ -32,10 +32,10 @@ _data_dir_option = click.option(
 
 
 class _Commands(click.Group):
-    """Loads ``check`` and ``db`` when they are asked for: what they need takes a while to load."""
+    """Loads ``check``, ``db`` and ``keys`` when they are asked for, since that takes a while."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "check", "db"])
+        return sorted([*super().list_commands(ctx), "check", "db", "keys"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "check":
@@ -43,6 +43,10 @@ class _Commands(click.Group):
             from gateway.check.command import check_command
 
             return check_command(systems_of)
+        if cmd_name == "keys":
+            from gateway.identity.commands import keys_commands
+
+            return keys_commands()
         if cmd_name != "db":
             return super().get_command(ctx, cmd_name)
         from gateway.app import queue_of
@@ -65,6 +69,11 @@ def main() -> None:
 @click.option("--host", help="The address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="The port to listen on.  [default: 8321]")
 @click.option("--workers", type=int, help="How many processes take requests.  [default: 1]")
+@click.option(
+    "--allow-anonymous",
+    is_flag=True,
+    help="Take requests of anybody from other machines too, where no identity is asked for.",
+)
 @_vllm_option
 @_data_dir_option
 def serve(
@@ -72,6 +81,7 @@ def serve(
     host: str | None,
     port: int | None,
     workers: int | None,
+    allow_anonymous: bool,
     vllm: tuple[str, ...],
     data_dir: str | None,
 ) -> None:
@@ -80,7 +90,12 @@ def serve(
     Every option can be a setting in the file or a variable in the environment as well; an option
     wins over both.
     """
-    from gateway.serving import serve as run
+    from gateway.serving import serve as serve_settings
+    from gateway.settings.identity_checks import check_anonymous
+
+    def run(settings: Settings) -> None:
+        check_anonymous(settings.identity, settings.server)
+        serve_settings(settings)
 
     _run(
         run,
@@ -90,6 +105,7 @@ def serve(
             "UNDERSTUDY_SERVER__HOST": host,
             "UNDERSTUDY_SERVER__PORT": port,
             "UNDERSTUDY_SERVER__WORKERS": workers,
+            "UNDERSTUDY_IDENTITY__ALLOW_ANONYMOUS": True if allow_anonymous else None,
             "UNDERSTUDY_DATA_DIR": data_dir,
         },
     )

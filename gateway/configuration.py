@@ -35,6 +35,7 @@ from gateway.settings import (
     backend_of,
     is_header_value,
 )
+from gateway.settings.identity_checks import check_forwarding, check_identity
 from gateway.urls import is_allowed_entry
 
 __all__ = ["load_settings"]
@@ -130,17 +131,22 @@ def _apply_environment(values: dict[str, Any], env: Mapping[str, str]) -> None:
 def _check(settings: Settings) -> None:
     """What types can't say."""
     names: set[str] = set()
+    backends: list[tuple[str, BackendSettings]] = []
     for index, model in enumerate(settings.models):
         for name in [model.id, *model.aliases]:
             if name in names:
                 raise SettingsError(f"models.{index}: the name {name!r} is given twice")
             names.add(name)
         for position, backend in enumerate(model.backends):
-            _check_backend(f"models.{index}.backends.{position}", backend)
+            backends.append((f"models.{index}.backends.{position}", backend))
         _check_affinity(f"models.{index}.routing", model.routing.affinity or ())
     _check_affinity("routing", settings.routing.affinity)
     for index, entry in enumerate(settings.discover):
-        _check_backend(f"discover.{index}", backend_of(entry))
+        backends.append((f"discover.{index}", backend_of(entry)))
+    for path, backend in backends:
+        _check_backend(path, backend)
+    check_identity(settings.identity)
+    check_forwarding(settings.identity, backends)
     if settings.server.management_port == settings.server.port:
         raise SettingsError("server.management_port: must differ from server.port")
     _check_kserve(settings.kserve)

@@ -6,7 +6,9 @@
     ├── InvalidRequest              400  invalid_request_error
     │   └── WrongKind               400  … code=model_not_supported
     ├── AuthenticationFailed        401  authentication_error
+    │   └── Unauthenticated         401  invalid_request_error   + www-authenticate: Bearer
     ├── PermissionDenied            403  permission_error
+    │   └── MissingScope            403  invalid_request_error   … code=missing_scope
     ├── NotFound                    404  invalid_request_error
     │   └── ModelNotFound           404  … code=model_not_found
     ├── MethodNotAllowed            405  invalid_request_error
@@ -50,6 +52,7 @@ __all__ = [
     "GatewayError",
     "InvalidRequest",
     "MethodNotAllowed",
+    "MissingScope",
     "ModelNotFound",
     "NotFound",
     "PayloadTooLarge",
@@ -59,6 +62,7 @@ __all__ = [
     "RequestStalled",
     "ShuttingDown",
     "ToolServerError",
+    "Unauthenticated",
     "UnprocessableRequest",
     "UnsupportedMediaType",
     "UpstreamConnectTimeout",
@@ -141,9 +145,25 @@ class AuthenticationFailed(GatewayError):
     default_code = "invalid_api_key"
 
 
+class Unauthenticated(AuthenticationFailed):
+    """Nobody knows the caller of the gateway itself. OpenAI's words for it are these."""
+
+    type = "invalid_request_error"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"www-authenticate", b"Bearer")]
+
+
 class PermissionDenied(GatewayError):
     status = 403
     type = "permission_error"
+
+
+class MissingScope(PermissionDenied):
+    """The caller is known, and may not do this."""
+
+    type = "invalid_request_error"
+    default_code = "missing_scope"
 
 
 class NotFound(GatewayError):

@@ -15,6 +15,7 @@ from gateway.database.engine import Database
 from gateway.database.identifiers import now, seconds
 from gateway.database.tables import BatchLineRow, BatchRow, FileRow
 from gateway.files.repository import FileRepository
+from gateway.identity.principal import Principal
 from gateway.ports import TryAgain
 
 __all__ = ["BatchClaims", "BatchState", "Claim", "DoneLine", "NotWanted", "Tokens"]
@@ -34,7 +35,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     """The right to work on a batch, until the row's ``attempt`` is another one."""
 
     batch_id: str
-    project: str
+    principal: Principal
+    """On whose behalf the work is done."""
     attempt: int
     endpoint: str
     input_file_id: str
@@ -42,6 +44,10 @@ class Claim(Struct, frozen=True, kw_only=True):
     expires_at: int
     output_seconds: int | None
     traceparent: str | None
+
+    @property
+    def project(self) -> str:
+        return self.principal.project
 
 
 class BatchState(Struct, frozen=True):
@@ -102,7 +108,7 @@ class BatchClaims:
             row.touched_at = now()
             return Claim(
                 batch_id=row.id,
-                project=project,
+                principal=Principal.restored(project, row.principal),
                 attempt=row.attempt,
                 endpoint=row.endpoint,
                 input_file_id=row.input_file_id,

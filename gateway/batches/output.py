@@ -15,7 +15,6 @@ from gateway.errors import NotFound
 from gateway.files.schemas import NewFile
 from gateway.files.service import FileService
 from gateway.http.download import Content
-from gateway.identity.principal import Principal
 from gateway.ports import ObjectStore
 
 __all__ = ["BatchFiles"]
@@ -43,7 +42,7 @@ class BatchFiles:
 
     async def input(self, claim: Claim) -> Content:
         """Raises ``NotFound`` where it was deleted or has expired."""
-        return await self._files.content(Principal(project=claim.project), claim.input_file_id)
+        return await self._files.content(claim.principal, claim.input_file_id)
 
     async def fill_with_expired(self, claim: Claim) -> None:
         """Every line that isn't done gets a result that says so, as far as the input is there."""

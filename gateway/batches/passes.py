@@ -20,7 +20,6 @@ from gateway.errors import (
     ModelNotFound,
 )
 from gateway.http.download import Content
-from gateway.identity.principal import Principal
 from gateway.observability.activity import Activity
 from gateway.observability.metrics import Metrics
 from gateway.ports import ModelServer
@@ -70,7 +69,6 @@ class BatchPass:
         self._max_attempts = settings.max_attempts
         self._lanes = asyncio.Semaphore(settings.concurrency)
         self._longest_line = longest_line
-        self._principal = Principal(project=claim.project)
         self._away: set[str] = set()
         self._answered_at: dict[str, float] = {}
         self.set_aside = 0
@@ -138,7 +136,7 @@ class BatchPass:
         async with self._pacer.turn(self._servers(request.model)) as turn:
             try:
                 body = await self._executor.run(
-                    self._principal, self._activity, self._claim.endpoint, request.body
+                    self._claim.principal, self._activity, self._claim.endpoint, request.body
                 )
             except GatewayError as error:
                 if error.status in _BUSY:

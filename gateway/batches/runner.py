@@ -194,7 +194,9 @@ class BatchRunner:
         with activity.step("validate"):
             try:
                 content = await self._files.input(claim)
-                found = await self._validator.check(content, claim.endpoint, kinds)
+                found = await self._validator.check(
+                    content, claim.endpoint, kinds, claim.principal.models
+                )
             except NotFound:
                 return await self._claims.fail(claim, [_input_gone(claim)])
         if (

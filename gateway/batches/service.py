@@ -84,7 +84,7 @@ class BatchService:
         stands for another request.
         """
         project = principal.project
-        row = self._row(project, activity, wanted, _key(wanted, header_key))
+        row = self._row(principal, activity, wanted, _key(wanted, header_key))
         if (earlier := await self._earlier(row)) is not None:
             return self.shown(earlier)
         await self._check_file(principal, wanted.input_file_id)
@@ -193,7 +193,7 @@ class BatchService:
         )
 
     def _row(
-        self, project: str, activity: Activity, wanted: CreateBatch, key: str | None
+        self, principal: Principal, activity: Activity, wanted: CreateBatch, key: str | None
     ) -> BatchRow:
         """The row of what is wanted, checked."""
         endpoint = endpoint_of(wanted.endpoint)
@@ -206,7 +206,8 @@ class BatchService:
         lifetime = wanted.output_expires_after
         return BatchRow(
             id=new_id("batch_"),
-            project=project,
+            project=principal.project,
+            principal=principal.stored(),
             sequence=made,
             endpoint=endpoint,
             input_file_id=wanted.input_file_id,

@@ -12,7 +12,7 @@ from gateway.batches.lines import InputLine, LineRefused, LineRequest, parse_lin
 from gateway.batches.schemas import BatchError
 from gateway.errors import ModelNotFound, WrongKind
 from gateway.http.download import Content
-from gateway.routing.catalog import Catalog
+from gateway.routing.catalog import AllowedModels, Catalog
 
 __all__ = ["Findings", "Validator"]
 
@@ -38,14 +38,22 @@ class Findings(Struct, kw_only=True):
 
 
 class Validator:
-    """``kinds`` of an endpoint are those that a line's model may be of."""
+    """``kinds`` of an endpoint are those that a line's model may be of; ``allowed`` are the ids of
+    those that the batch's creator may use.
+    """
 
     def __init__(self, catalog: Catalog, *, max_lines: int, longest_line: int) -> None:
         self._catalog = catalog
         self._max_lines = max_lines
         self._longest_line = longest_line
 
-    async def check(self, content: Content, endpoint: str, kinds: tuple[str, ...]) -> Findings:
+    async def check(
+        self,
+        content: Content,
+        endpoint: str,
+        kinds: tuple[str, ...],
+        allowed: AllowedModels = None,
+    ) -> Findings:
         """Raises what the content raises."""
         findings = Findings()
         seen: set[bytes] = set()
@@ -57,7 +65,8 @@ class Validator:
                     findings.errors.append(BatchError("too_many_tasks", message, None, line.number))
                     break
                 try:
-                    self._check_model(findings, _request(line, endpoint, seen), kinds)
+                    request = _request(line, endpoint, seen)
+                    self._check_model(findings, request, kinds, allowed)
                 except LineRefused as refused:
                     findings.errors.append(
                         BatchError(refused.code, refused.message, refused.param, line.number)
@@ -71,10 +80,14 @@ class Validator:
         return findings
 
     def _check_model(
-        self, findings: Findings, request: LineRequest, kinds: tuple[str, ...]
+        self,
+        findings: Findings,
+        request: LineRequest,
+        kinds: tuple[str, ...],
+        allowed: AllowedModels,
     ) -> None:
         try:
-            self._catalog.find(request.model, kinds)
+            self._catalog.find(request.model, kinds, allowed)
         except ModelNotFound as error:
             findings.unknown_models = True
             raise LineRefused("model_not_found", error.message, "body.model") from None

@@ -17,7 +17,7 @@ from gateway.http.validation import NOT_JSON
 from gateway.observability.activity import Activity
 from gateway.relay.client import ModelClient
 from gateway.routing.balancer import choose
-from gateway.routing.catalog import Catalog, Model
+from gateway.routing.catalog import AllowedModels, Catalog, Model
 from gateway.settings import EmbeddingSettings
 
 __all__ = ["Embedder", "room_for_chunks"]
@@ -56,16 +56,19 @@ class Embedder:
         self._settings = settings
         self._turns = asyncio.Semaphore(settings.concurrency)
 
-    def model(self, name: str | None) -> Model:
+    def model(self, name: str | None, allowed: AllowedModels = None) -> Model:
         """The model of this name, or the default one.
+
+        The configured default is everybody's; any other must be one that the caller may use.
 
         Raises ``InvalidRequest`` where none is named and none is the obvious one,
         ``ModelNotFound`` and ``WrongKind``.
         """
-        chosen = name or self._settings.default_model
-        if chosen is not None:
-            return self._catalog.find(chosen, ("embedding",))
-        known = [model for model in self._catalog.models() if model.kind == "embedding"]
+        if name:
+            return self._catalog.find(name, ("embedding",), allowed)
+        if self._settings.default_model is not None:
+            return self._catalog.find(self._settings.default_model, ("embedding",))
+        known = [model for model in self._catalog.models(allowed) if model.kind == "embedding"]
         if len(known) == 1:
             return known[0]
         which = "several embedding models" if known else "no embedding model"

@@ -87,7 +87,9 @@ class FileProcessor:
         source, document = folder / "content", folder / "document.json"
         filename, fields = await _take(reader, source)
         strategy = _strategy(fields.get("chunking_strategy"))
-        sizes = _sizes(self._chunking.resolve(strategy)) if strategy is not None else _WHOLE
+        sizes = _WHOLE
+        if strategy is not None:
+            sizes = _sizes(self._chunking.resolve(strategy, allowed=principal.models))
         file_id = fields.get("file_id") or None
         if (filename is None) == (file_id is None):
             raise InvalidRequest(

@@ -1,9 +1,10 @@
 """The outermost layer: every request passes it on its way in and every answer on its way out.
 
-It gives the request its id and its place in a trace, adds the headers that every answer has, turns
-what nobody caught into a 500, and tells telemetry when it is over. Requests to the data path go
-from here straight to their relay; Litestar routes the others. The same relays are registered as
-Litestar handlers (see :mod:`gateway.http.relayed`), so the short way is only shorter.
+It gives the request its id and its place in a trace, asks the gate who calls, adds the headers
+that every answer has, turns what nobody caught into a 500, and tells telemetry when it is over.
+Requests to the data path go from here straight to their relay; Litestar routes the others. The same
+relays are registered as Litestar handlers (see :mod:`gateway.http.relayed`), so the short way is
+only shorter.
 """
 
 from __future__ import annotations
@@ -21,18 +22,30 @@ from gateway.observability.exchange import Exchange
 
 if TYPE_CHECKING:
     from gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
+    from gateway.http.gate import Gate
     from gateway.observability.telemetry import Telemetry
+    from gateway.relay.relay import Relay
 
 logger = logging.getLogger(__name__)
 
 
 class Edge:
-    """``relays`` maps a path to the relay that answers a POST to it; ``app`` answers the rest."""
+    """``relays`` maps a path to the relay that answers a POST to it; ``app`` answers the rest.
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, relays: Mapping[str, ASGIApp]) -> None:
+    Where there is no ``gate``, everybody may do everything.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        telemetry: Telemetry,
+        relays: Mapping[str, Relay],
+        gate: Gate | None = None,
+    ) -> None:
         self._app = app
         self._telemetry = telemetry
         self._relays = relays
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,6 +63,14 @@ class Edge:
         self._telemetry.begin(exchange)
         relay = self._relays.get(exchange.path) if exchange.method == "POST" else None
         try:
+            if self._gate is not None:
+                try:
+                    await self._gate.admit(exchange, scope)
+                except GatewayError as refusal:
+                    exchange.fail(refusal)
+                    body = relay.operation.error_body(refusal) if relay is not None else None
+                    await refuse(refusal, send_out, body)
+                    return
             if relay is not None:
                 exchange.route = exchange.path
                 await relay(scope, receive, send_out)

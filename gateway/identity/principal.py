@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from msgspec import Struct
 
 __all__ = ["DEFAULT_PROJECT", "Principal"]
@@ -22,3 +25,24 @@ class Principal(Struct, frozen=True, kw_only=True):
     """What it may do; ``None`` is everything."""
     models: frozenset[str] | None = None
     """The ids of the models that it may use; ``None`` is all of them."""
+
+    def stored(self) -> dict[str, Any]:
+        """What work in the background keeps of it, beside the project that its rows belong to."""
+        return {
+            "subject": self.subject,
+            "key_id": self.key_id,
+            "models": sorted(self.models) if self.models is not None else None,
+        }
+
+    @classmethod
+    def restored(cls, project: str, stored: Mapping[str, Any] | None) -> Principal:
+        """The one on whose behalf work was begun; it may do what it was let begin."""
+        if stored is None:
+            return cls(project=project)
+        models = stored.get("models")
+        return cls(
+            project=project,
+            subject=stored.get("subject"),
+            key_id=stored.get("key_id"),
+            models=frozenset(models) if models is not None else None,
+        )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Request, get
+from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import PathParameter
 
+from gateway.identity.principal import Principal
 from gateway.models.schemas import AnthropicModelList, ModelList, ModelObject
 from gateway.models.service import ModelService
 
@@ -21,10 +23,12 @@ def model_routes(service: ModelService) -> list[HTTPRouteHandler]:
         summary="List models",
         tags=["Models"],
     )
-    async def list_models(request: Request[Any, Any, Any]) -> ModelList | AnthropicModelList:
+    async def list_models(
+        request: Request[Any, Any, Any], principal: NamedDependency[Principal]
+    ) -> ModelList | AnthropicModelList:
         if "anthropic-version" in request.headers:
-            return service.list_for_anthropic()
-        return service.list()
+            return service.list_for_anthropic(principal)
+        return service.list(principal)
 
     @get(
         [f"{prefix}/models/{{model:path}}" for prefix in PREFIXES],
@@ -33,8 +37,9 @@ def model_routes(service: ModelService) -> list[HTTPRouteHandler]:
         tags=["Models"],
     )
     async def retrieve_model(
+        principal: NamedDependency[Principal],
         model: Annotated[str, PathParameter(description="Id or alias; may contain slashes.")],
     ) -> ModelObject:
-        return service.get(str(model).removeprefix("/"))
+        return service.get(principal, str(model).removeprefix("/"))
 
     return [list_models, retrieve_model]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.identity.principal import Principal
 from gateway.models.schemas import AnthropicModel, AnthropicModelList, ModelList, ModelObject
 from gateway.profile import Profile
 from gateway.routing.catalog import Catalog, Model
@@ -14,27 +15,28 @@ _MODEL_TYPES = {"chat": "llm", "embedding": "embedding", "rerank": "rerank", "mo
 
 
 class ModelService:
-    """Answers from the catalog; asks no server."""
+    """Answers from the catalog; asks no server. Shows a caller the models that it may use."""
 
     def __init__(self, catalog: Catalog, profile: Profile) -> None:
         self._catalog = catalog
         self._profile = profile
 
-    def list(self) -> ModelList:
-        return ModelList(data=[self._object(model) for model in self._catalog.models()])
+    def list(self, principal: Principal) -> ModelList:
+        models = self._catalog.models(principal.models)
+        return ModelList(data=[self._object(model) for model in models])
 
-    def get(self, name: str) -> ModelObject:
+    def get(self, principal: Principal, name: str) -> ModelObject:
         """By id or alias. Raises ``ModelNotFound``."""
-        return self._object(self._catalog.get(name))
+        return self._object(self._catalog.get(name, principal.models))
 
-    def list_for_anthropic(self) -> AnthropicModelList:
+    def list_for_anthropic(self, principal: Principal) -> AnthropicModelList:
         models = [
             AnthropicModel(
                 id=self._name(model),
                 display_name=model.id,
                 created_at=datetime.fromtimestamp(model.created, UTC).isoformat(),
             )
-            for model in self._catalog.models()
+            for model in self._catalog.models(principal.models)
         ]
         return AnthropicModelList(
             data=models,

@@ -16,7 +16,7 @@ from gateway.moderations.model_guard import ModelGuard
 from gateway.observability.activity import Activity
 from gateway.ports import ContentDetector
 from gateway.relay.client import ModelClient
-from gateway.routing.catalog import Catalog, Model
+from gateway.routing.catalog import AllowedModels, Catalog, Model
 from gateway.routing.guard_names import guard_form, judges_images
 from gateway.settings import GuardModelSettings, ModerationCategory, ModerationSettings
 
@@ -62,24 +62,27 @@ class Guards:
             for one in settings.detectors
         }
 
-    def all(self) -> list[Guard]:
-        """Those that there are now: a configured model that no server has is not among them."""
+    def all(self, allowed: AllowedModels = None) -> list[Guard]:
+        """Those that there are now: a configured model that no server has is not among them.
+
+        Detectors are everybody's; models are those that the caller may use.
+        """
         configured = self._configured()
         models = [
             self._guard(model, configured.get(model.id))
-            for model in self._catalog.models()
+            for model in self._catalog.models(allowed)
             if model.kind == "moderation" or model.id in configured
         ]
         return [*self._detectors.values(), *models]
 
-    def find(self, name: str) -> Guard:
+    def find(self, name: str, allowed: AllowedModels = None) -> Guard:
         """By a detector's name, a model's id or an alias.
 
         Raises ``ModelNotFound``, and ``WrongKind`` for a model that is no guard.
         """
         if name in self._detectors:
             return self._detectors[name]
-        model = self._catalog.get(name)
+        model = self._catalog.get(name, allowed)
         settings = self._configured().get(model.id)
         if settings is None and model.kind != "moderation":
             raise WrongKind(
@@ -89,21 +92,24 @@ class Guards:
             )
         return self._guard(model, settings)
 
-    def knows(self, name: str) -> bool:
+    def knows(self, name: str, allowed: AllowedModels = None) -> bool:
         """Whether there is a guard or a model of this name."""
         if name in self._detectors:
             return True
         try:
-            self._catalog.get(name)
+            self._catalog.get(name, allowed)
         except ModelNotFound:
             return False
         return True
 
-    def default(self) -> Guard:
-        """The configured one, or the only one. Raises ``InvalidRequest`` where there is none."""
+    def default(self, allowed: AllowedModels = None) -> Guard:
+        """The configured one, which is everybody's, or the only one.
+
+        Raises ``InvalidRequest`` where there is none.
+        """
         if self._default is not None:
             return self.find(self._default)
-        known = self.all()
+        known = self.all(allowed)
         if len(known) == 1:
             return known[0]
         if known:

@@ -18,6 +18,7 @@ from gateway.moderations.schemas import (
     ModerationResult,
 )
 from gateway.observability.activity import Activity
+from gateway.routing.catalog import AllowedModels
 from gateway.settings import ModerationCategory
 
 __all__ = ["USER_MESSAGE", "ModerationService"]
@@ -35,14 +36,14 @@ class ModerationService:
 
     async def create(
         self,
-        principal: Principal,  # noqa: ARG002  (guards are everybody's)
+        principal: Principal,
         activity: Activity,
         request: CreateModeration,
     ) -> ModerationObject:
         """A result for each input. Raises ``InvalidRequest``, ``ModelNotFound``, ``WrongKind``,
         and ``UpstreamError`` where the guard gives no verdict.
         """
-        guard, name = self._guard(request.model)
+        guard, name = self._guard(request.model, principal.models)
         inputs = _inputs(request)
         for one in inputs:
             if one is not None:
@@ -57,15 +58,15 @@ class ModerationService:
             ],
         )
 
-    def _guard(self, name: str | None) -> tuple[Guard, str]:
+    def _guard(self, name: str | None, allowed: AllowedModels) -> tuple[Guard, str]:
         """The guard, and what the answer calls it: as the caller did, unless it left the choice."""
         if name is None:
-            guard = self._guards.default()
+            guard = self._guards.default(allowed)
             return guard, guard.name
-        if name.startswith(_OPENAI_MODELS) and not self._guards.knows(name):
-            guard = self._guards.default()
+        if name.startswith(_OPENAI_MODELS) and not self._guards.knows(name, allowed):
+            guard = self._guards.default(allowed)
             return guard, guard.name
-        return self._guards.find(name), name
+        return self._guards.find(name, allowed), name
 
 
 def _inputs(request: CreateModeration) -> list[Turn | None]:

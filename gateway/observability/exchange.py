@@ -17,10 +17,13 @@ from gateway.observability.trace_context import (
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Scope
+    from gateway.identity.principal import Principal
     from gateway.observability.telemetry import Telemetry
     from gateway.observability.tracing import Trace
     from gateway.relay.operation import Operation
     from gateway.routing.catalog import Backend
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 OPENAI_VERSION = (b"openai-version", b"2020-10-01")
 SERVED_BY = b"x-understudy-backend"
@@ -29,20 +32,22 @@ SERVED_BY = b"x-understudy-backend"
 class Exchange:
     """What the edge, the relay and telemetry share of a request.
 
-    ``status`` is 0 until the answer has begun. Times are ``perf_counter_ns``; ``clock`` is what
-    must be added to them for nanoseconds since the epoch.
+    ``headers`` are the caller's, less what proves who it is; ``principal`` is who it is, where that
+    was asked. ``status`` is 0 until the answer has begun. Times are ``perf_counter_ns``; ``clock``
+    is what must be added to them for nanoseconds since the epoch.
     """
 
     __slots__ = (
-        "_headers",
         "calls",
         "client_request_id",
         "clock",
         "error_type",
+        "headers",
         "id",
         "method",
         "parent",
         "path",
+        "principal",
         "reason",
         "route",
         "scheme",
@@ -70,7 +75,8 @@ class Exchange:
         """The server to name in the answer's headers, where that is wanted."""
         self.trace: Trace | None = None
         self.telemetry: Telemetry | None = None
-        self._headers = scope["headers"]
+        self.principal: Principal | None = None
+        self.headers: Headers = scope["headers"]
         self.parent = self._read_headers()
 
     @property
@@ -82,12 +88,6 @@ class Exchange:
     def answered(self) -> bool:
         """Whether the status is out, so that an error can only be told in the stream."""
         return self.status != 0
-
-    @property
-    def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """The caller's."""
-        headers: Sequence[tuple[bytes, bytes]] = self._headers
-        return headers
 
     @property
     def sampled(self) -> bool:
@@ -122,7 +122,7 @@ class Exchange:
             if parent.tracestate:
                 headers.append((b"tracestate", parent.tracestate))
         forwards = call.backend.server.forwards
-        headers += [header for header in self._headers if forwards(header[0])]
+        headers += [header for header in self.headers if forwards(header[0])]
         return headers
 
     def answer_headers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -147,7 +147,7 @@ class Exchange:
 
     def _read_headers(self) -> TraceContext | None:
         traceparent, tracestate = None, b""
-        for name, value in self._headers:
+        for name, value in self.headers:
             if name == b"traceparent":
                 traceparent = value
             elif name == b"tracestate":

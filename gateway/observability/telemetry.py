@@ -15,6 +15,7 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.tracing import Trace, Tracing
 
 if TYPE_CHECKING:
+    from gateway.identity.principal import Principal
     from gateway.observability.call import ModelCall, Usage
     from gateway.observability.exchange import Exchange
 
@@ -79,6 +80,8 @@ class Telemetry:
             attributes[semconv.HTTP_ROUTE] = exchange.route
         if exchange.client_request_id is not None:
             attributes[semconv.HTTP_CLIENT_REQUEST_ID] = (exchange.client_request_id,)
+        if exchange.principal is not None:
+            _add_principal(attributes, exchange.principal)
         if exchange.error_type is not None:
             attributes[semconv.ERROR_TYPE] = exchange.error_type
         name = f"{exchange.method} {exchange.route}" if exchange.route else exchange.method
@@ -125,6 +128,10 @@ class Telemetry:
             "status": status,
             "milliseconds": round((ended - exchange.started) / 1e6, 1),
         }
+        if (principal := exchange.principal) is not None:
+            fields["project"] = principal.project
+            fields |= {"subject": principal.subject} if principal.subject else {}
+            fields |= {"key_id": principal.key_id} if principal.key_id else {}
         if exchange.calls:
             call = exchange.calls[-1]
             fields |= {"model": call.model, "server": call.backend.server.name}
@@ -178,6 +185,14 @@ def call_attributes(call: ModelCall) -> dict[str, Any]:
     if call.error_type is not None:
         attributes[semconv.ERROR_TYPE] = call.error_type
     return attributes
+
+
+def _add_principal(attributes: dict[str, Any], principal: Principal) -> None:
+    attributes[semconv.PROJECT] = principal.project
+    if principal.subject is not None:
+        attributes[semconv.ENDUSER_ID] = principal.subject
+    if principal.key_id is not None:
+        attributes[semconv.API_KEY_ID] = principal.key_id
 
 
 def _add_answer(attributes: dict[str, Any], call: ModelCall) -> None:

@@ -23,6 +23,7 @@ from gateway.ports.model_server import (
     ServerKind,
 )
 from gateway.ports.object_store import ObjectMissing, ObjectStore, StoredObject
+from gateway.ports.token_verifier import ReviewedUser, TokenReviewer, TokenVerifier
 from gateway.ports.tool_server import (
     ServedTool,
     ToolOutput,
@@ -57,11 +58,14 @@ __all__ = [
     "ObjectMissing",
     "ObjectStore",
     "Quiet",
+    "ReviewedUser",
     "ServedModel",
     "ServedTool",
     "ServerKind",
     "StoreIndex",
     "StoredObject",
+    "TokenReviewer",
+    "TokenVerifier",
     "ToolOutput",
     "ToolServer",
     "ToolServerAddress",

@@ -60,7 +60,9 @@ class Relay:
         try:
             body = await read_json_body(scope, receive, self._max_body_bytes)
             request = self.operation.decode(body)
-            model = self._catalog.find(request.model, self.operation.kinds)
+            principal = exchange.principal
+            allowed = None if principal is None else principal.models
+            model = self._catalog.find(request.model, self.operation.kinds, allowed)
             record = None
             if self._recorder is not None and request.store in self._recorder.when:
                 record = self._recorder.begin(scope, request, body)

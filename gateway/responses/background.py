@@ -59,7 +59,12 @@ class BackgroundResponses:
         run.status = "queued"
         private = any(has_secrets(tool) for tool in run.request.tools or ())
         row = row_of(assignment)
-        row.request = {"body": _storable(body), "checkpoint": 1, "usage": run.usage_so_far()}
+        row.request = {
+            "body": _storable(body),
+            "checkpoint": 1,
+            "usage": run.usage_so_far(),
+            "principal": assignment.principal.stored(),
+        }
         row.private = private
         row.streamed = run.request.stream is True
         row.touched_at = run.created_at

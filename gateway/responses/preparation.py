@@ -65,7 +65,7 @@ class Preparation:
     ) -> Assignment:
         """Raises ``InvalidRequest``, ``NotFound`` and ``ModelNotFound``; nothing is kept yet."""
         request = decode(body)
-        self._check(request)
+        self._check(principal, request)
         choice = parse_tool_choice(request.tool_choice, request.tools or ())
         rendered = await self._prompt(principal, request.prompt)
         context = await self.context(principal, request)
@@ -104,8 +104,8 @@ class Preparation:
             conversation_id=conversation,
         )
 
-    def _check(self, request: CreateResponse) -> None:
-        self._catalog.find(request.model, ("chat",))
+    def _check(self, principal: Principal, request: CreateResponse) -> None:
+        self._catalog.find(request.model, ("chat",), principal.models)
         check_metadata(request.metadata)
         includes(request.include or ())
         if request.background and not request.stored:

@@ -84,7 +84,7 @@ class ResponseWorker:
         with Activity.of_job(
             self._telemetry, "run_response", caused_by=row.traceparent
         ) as activity:
-            await self._make(Principal(project=project), row, job.attempt, activity)
+            await self._make(_principal(row), row, job.attempt, activity)
         self._private.forget(response_id)
 
     async def _make(
@@ -188,6 +188,11 @@ class ResponseWorker:
             logger.warning("Responses whose process is gone: %d", len(found))
             self._queue.wake()
         return len(found)
+
+
+def _principal(row: ResponseRow) -> Principal:
+    """On whose behalf it is made."""
+    return Principal.restored(row.project, (row.request or {}).get("principal"))
 
 
 def _decoded(row: ResponseRow, body: dict[str, Any]) -> CreateResponse:

@@ -15,7 +15,7 @@ from gateway.routing.observer import Observer
 from gateway.routing.retry_budget import RetryBudget
 from gateway.settings import ModelKind, RoutingSettings
 
-__all__ = ["Backend", "Catalog", "Model"]
+__all__ = ["AllowedModels", "Backend", "Catalog", "Model"]
 
 PROVIDER_PREFIX = "vllm/"
 """LlamaStack names models ``provider/model``; a client written for it may do so here as well."""
@@ -28,6 +28,10 @@ _PURPOSES = {
     "rerank": "reranking",
     "moderation": "moderation",
 }
+
+
+AllowedModels = frozenset[str] | None
+"""The ids of the models that a caller may use; ``None`` is all of them."""
 
 
 class Backend(Struct, frozen=True, kw_only=True, eq=False):
@@ -91,24 +95,32 @@ class Catalog:
         }
         self._names = prefixed | aliases | self._models
 
-    def models(self) -> list[Model]:
+    def models(self, allowed: AllowedModels = None) -> list[Model]:
+        """All of them, or those that a caller may use."""
+        if allowed is not None:
+            return [model for model in self._models.values() if model.id in allowed]
         return list(self._models.values())
 
-    def get(self, name: str) -> Model:
-        """The model of this id or alias. Raises ``ModelNotFound``."""
+    def get(self, name: str, allowed: AllowedModels = None) -> Model:
+        """The model of this id or alias.
+
+        Raises ``ModelNotFound``. One that the caller may not use is as if it weren't there.
+        """
         model = self._names.get(name)
         if model is None:
             model = self._names.get(name.removeprefix(PROVIDER_PREFIX))
-        if model is None:
+        if model is None or (allowed is not None and model.id not in allowed):
             raise ModelNotFound(f"The model '{name}' does not exist.", param="model")
         return model
 
-    def find(self, name: str, kinds: Sequence[str]) -> Model:
+    def find(self, name: str, kinds: Sequence[str], allowed: AllowedModels = None) -> Model:
         """The model, if it is of one of these kinds (any, where none are given).
 
         Raises ``ModelNotFound``, or ``WrongKind`` that says what the model is for.
         """
-        model = self._names.get(name) or self.get(name)
+        model = self._names.get(name)
+        if model is None or allowed is not None:
+            model = self.get(name, allowed)
         if kinds and model.kind is not None and model.kind not in kinds:
             raise WrongKind(
                 f"The model '{name}' is for {_PURPOSES[model.kind]}, "

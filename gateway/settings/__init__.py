@@ -8,6 +8,16 @@ from __future__ import annotations
 from msgspec import field
 
 from gateway.settings.documents import DocumentSettings, IngestionSettings, SearchSettings
+from gateway.settings.identity import (
+    Algorithm,
+    ApiKeySettings,
+    IdentityMode,
+    IdentitySettings,
+    KubernetesSettings,
+    OidcSettings,
+    Scope,
+    UpstreamHeaderSettings,
+)
 from gateway.settings.kserve import KServeSettings
 from gateway.settings.models import (
     BackendSettings,
@@ -49,6 +59,8 @@ from gateway.settings.tools import (
 )
 
 __all__ = [
+    "Algorithm",
+    "ApiKeySettings",
     "BackendSettings",
     "BackendTimeoutSettings",
     "BatchSettings",
@@ -59,8 +71,11 @@ __all__ = [
     "EmbeddingSettings",
     "GuardForm",
     "GuardModelSettings",
+    "IdentityMode",
+    "IdentitySettings",
     "IngestionSettings",
     "KServeSettings",
+    "KubernetesSettings",
     "LimitSettings",
     "ModelKind",
     "ModelRoutingSettings",
@@ -68,11 +83,13 @@ __all__ = [
     "ModerationCategory",
     "ModerationSettings",
     "ObjectSettings",
+    "OidcSettings",
     "PositiveFloat",
     "PositiveInt",
     "ResponseSettings",
     "RetentionSettings",
     "RoutingSettings",
+    "Scope",
     "SearchSettings",
     "Section",
     "ServerSettings",
@@ -81,6 +98,7 @@ __all__ = [
     "TelemetrySettings",
     "TimeoutSettings",
     "ToolSettings",
+    "UpstreamHeaderSettings",
     "UrlSettings",
     "VectorSettings",
     "WebSearchSettings",
@@ -100,6 +118,7 @@ class Settings(Section, frozen=True):
     kserve: KServeSettings = field(default_factory=KServeSettings)
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     objects: ObjectSettings = field(default_factory=ObjectSettings)

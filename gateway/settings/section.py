@@ -10,6 +10,9 @@ ModelKind = Literal["chat", "embedding", "rerank", "moderation"]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 PositiveInt = Annotated[int, Meta(gt=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
+PROJECT_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._:/-]{0,118}[A-Za-z0-9])?$"
+ProjectName = Annotated[str, Meta(pattern=PROJECT_PATTERN)]
+"""A project: up to 120 letters, digits and ``. _ : / -``."""
 
 
 class SettingsError(ValueError):

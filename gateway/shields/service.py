@@ -23,6 +23,7 @@ from gateway.moderations.guards import Guard, Guards, check_images
 from gateway.moderations.service import USER_MESSAGE
 from gateway.observability.activity import Activity
 from gateway.profile import Profile
+from gateway.routing.catalog import AllowedModels
 from gateway.shields.repository import ShieldRepository
 from gateway.shields.schemas import (
     RegisterShield,
@@ -60,7 +61,7 @@ class ShieldService:
 
     async def list(self, principal: Principal) -> ShieldList:
         """The guards, then what was registered."""
-        guards = {guard.name: _of_guard(guard) for guard in self._guards.all()}
+        guards = {guard.name: _of_guard(guard) for guard in self._guards.all(principal.models)}
         async with self._database.read() as session:
             rows = await ShieldRepository(session).all(principal.project, _MOST_SHIELDS)
         registered = [_of_row(row) for row in rows if row.id not in guards]
@@ -68,7 +69,7 @@ class ShieldService:
 
     async def get(self, principal: Principal, identifier: str) -> ShieldObject:
         """Raises the profile's error where there is none."""
-        guard = self._guard_named(identifier)
+        guard = self._guard_named(identifier, principal.models)
         if guard is not None:
             return _of_guard(guard)
         async with self._database.read() as session:
@@ -87,7 +88,9 @@ class ShieldService:
                     param="shield_id",
                 )
             return await self.get(principal, identifier)
-        guard = self._guard_for(wanted.provider_shield_id or identifier, "provider_shield_id")
+        guard = self._guard_for(
+            wanted.provider_shield_id or identifier, "provider_shield_id", principal.models
+        )
         row = ShieldRow(
             project=principal.project,
             id=identifier,
@@ -124,7 +127,7 @@ class ShieldService:
         gives no verdict.
         """
         shield_id = request.shield_id
-        found = await self._resolved(principal.project, [shield_id], "shield_id")
+        found = await self._resolved(principal, [shield_id], "shield_id")
         if shield_id not in found:
             raise self._unknown(shield_id, "shield_id")
         conversation = conversation_of(request.messages)
@@ -162,7 +165,7 @@ class ShieldService:
                 param="guardrails",
                 code="invalid_value",
             )
-        found = await self._resolved(principal.project, wanted, "guardrails")
+        found = await self._resolved(principal, wanted, "guardrails")
         for shield_id in wanted:
             if shield_id not in found:
                 raise InvalidRequest(
@@ -182,37 +185,40 @@ class ShieldService:
         return await _first_violation(tasks)
 
     async def _resolved(
-        self, project: str, identifiers: Sequence[str], param: str
+        self, principal: Principal, identifiers: Sequence[str], param: str
     ) -> dict[str, Guard]:
         """The guards behind these shields; those that aren't there are left out.
+
+        A guard that is named itself must be one that the caller may use. One that was registered
+        in its project is the project's.
 
         Raises ``InvalidRequest`` where a registered shield's guard is gone.
         """
         found: dict[str, Guard] = {}
         others: list[str] = []
         for identifier in identifiers:
-            guard = self._guard_named(identifier)
+            guard = self._guard_named(identifier, principal.models)
             if guard is None:
                 others.append(identifier)
             else:
                 found[identifier] = guard
         if others:
             async with self._database.read() as session:
-                rows = await ShieldRepository(session).find_all(project, others)
+                rows = await ShieldRepository(session).find_all(principal.project, others)
             for identifier, row in rows.items():
                 found[identifier] = self._guard_for(row.provider_resource_id, param)
         return found
 
-    def _guard_named(self, name: str) -> Guard | None:
+    def _guard_named(self, name: str, allowed: AllowedModels = None) -> Guard | None:
         try:
-            return self._guards.find(name)
+            return self._guards.find(name, allowed)
         except (ModelNotFound, WrongKind):
             return None
 
-    def _guard_for(self, name: str, param: str) -> Guard:
+    def _guard_for(self, name: str, param: str, allowed: AllowedModels = None) -> Guard:
         """Raises ``InvalidRequest``."""
         try:
-            return self._guards.find(name)
+            return self._guards.find(name, allowed)
         except GatewayError as error:
             raise InvalidRequest(
                 f"There is no guard '{name[:100]}': {error.message}",

@@ -60,7 +60,7 @@ class FileBatchService:
         """Raises the profile's error for an unknown store or file, naming the file's place in
         the request, and ``InvalidRequest``.
         """
-        planned = self._plan(wanted)
+        planned = self._plan(principal, wanted)
         batch = FileBatchRow(
             id=new_store_id(self._profile, self._profile.batch_prefix),
             project=principal.project,
@@ -135,7 +135,7 @@ class FileBatchService:
             )
         return row
 
-    def _plan(self, wanted: CreateFileBatch) -> Sequence[PlannedFile]:
+    def _plan(self, principal: Principal, wanted: CreateFileBatch) -> Sequence[PlannedFile]:
         if wanted.file_ids and wanted.files:
             raise InvalidRequest(
                 "Give either 'file_ids' or 'files', not both.",
@@ -149,7 +149,7 @@ class FileBatchService:
                 code="missing_required_parameter",
             )
         if wanted.files:
-            return self._files.plan(wanted.files, "files")
+            return self._files.plan(principal, wanted.files, "files")
         shared = [
             AttachFile(
                 file_id=one,
@@ -158,4 +158,4 @@ class FileBatchService:
             )
             for one in wanted.file_ids or ()
         ]
-        return self._files.plan(shared, "file_ids")
+        return self._files.plan(principal, shared, "file_ids")

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.embeddings.embedder import room_for_chunks
 from gateway.errors import GatewayError, InvalidRequest, ModelNotFound
-from gateway.routing.catalog import Catalog
+from gateway.routing.catalog import AllowedModels, Catalog
 from gateway.vector_stores.schemas import (
     AutoChunking,
     ChunkingStrategy,
@@ -39,7 +39,10 @@ class ChunkingResolver:
         self._catalog = catalog
 
     def resolve(
-        self, given: ChunkingStrategy | None, param: str = "chunking_strategy"
+        self,
+        given: ChunkingStrategy | None,
+        param: str = "chunking_strategy",
+        allowed: AllowedModels = None,
     ) -> dict[str, Any] | None:
         """The strategy with every value in it, as OpenAI's and LlamaStack's objects show it.
 
@@ -59,7 +62,8 @@ class ChunkingResolver:
                     code="invalid_value",
                 )
             return _shown("static", sizes)
-        return _shown("contextual", self._contextual(given.contextual, f"{param}.contextual"))
+        wanted, param = given.contextual, f"{param}.contextual"
+        return _shown("contextual", self._contextual(wanted, param, allowed))
 
     def automatic(self, embedding_model: str) -> dict[str, Any]:
         """Static chunks of 800 tokens, half of them overlap, as at OpenAI; smaller ones where the
@@ -77,7 +81,9 @@ class ChunkingResolver:
             "static", StaticSizes(max_chunk_size_tokens=size, chunk_overlap_tokens=size // 2)
         )
 
-    def _contextual(self, sizes: ContextualSizes, param: str) -> ContextualSizes:
+    def _contextual(
+        self, sizes: ContextualSizes, param: str, allowed: AllowedModels
+    ) -> ContextualSizes:
         if sizes.chunk_overlap_tokens >= sizes.max_chunk_size_tokens:
             raise InvalidRequest(
                 "chunk_overlap_tokens must be less than max_chunk_size_tokens, but "
@@ -95,20 +101,20 @@ class ChunkingResolver:
             )
         return msgspec.structs.replace(
             sizes,
-            model_id=self._chat_model(sizes.model_id, f"{param}.model_id"),
+            model_id=self._chat_model(sizes.model_id, f"{param}.model_id", allowed),
             context_prompt=prompt,
             timeout_seconds=sizes.timeout_seconds or _CALL_SECONDS,
             max_concurrency=sizes.max_concurrency or _CALLS_AT_ONCE,
         )
 
-    def _chat_model(self, name: str | None, param: str) -> str:
+    def _chat_model(self, name: str | None, param: str, allowed: AllowedModels) -> str:
         """The id of the chat model of this name, or of the only one there is."""
         if name is not None:
             try:
-                return self._catalog.find(name, ("chat",)).id
+                return self._catalog.find(name, ("chat",), allowed).id
             except GatewayError as error:
                 raise InvalidRequest(error.message, param=param, code=error.code) from None
-        known = [model.id for model in self._catalog.models() if model.kind == "chat"]
+        known = [model.id for model in self._catalog.models(allowed) if model.kind == "chat"]
         if len(known) != 1:
             raise InvalidRequest(
                 "A contextual chunking_strategy needs the model_id of a chat model.",

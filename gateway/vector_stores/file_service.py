@@ -111,7 +111,9 @@ class StoreFileService:
 
     # -- attaching ------------------------------------------------------------------------------
 
-    def plan(self, wanted: Sequence[AttachFile], param: str) -> list[PlannedFile]:
+    def plan(
+        self, principal: Principal, wanted: Sequence[AttachFile], param: str
+    ) -> list[PlannedFile]:
         """Check what is asked of these files; ``param`` names the list that they come from.
 
         Raises ``InvalidRequest``, also where one file is named twice with different settings.
@@ -127,7 +129,7 @@ class StoreFileService:
                 if one.attributes is None
                 else check_attributes(one.attributes, f"{inside}attributes"),
                 chunking=self._chunking.resolve(
-                    one.chunking_strategy, f"{inside}chunking_strategy"
+                    one.chunking_strategy, f"{inside}chunking_strategy", principal.models
                 ),
             )
             first = planned.setdefault(one.file_id, made)
@@ -208,7 +210,7 @@ class StoreFileService:
 
         Raises the profile's error for an unknown store or file, and ``InvalidRequest``.
         """
-        planned = self.plan([wanted], "")
+        planned = self.plan(principal, [wanted], "")
         async with self._database.begin() as session:
             store = await self.live_store(session, principal, store_id, lock=True)
             [attachment_id] = await self.attach_all(

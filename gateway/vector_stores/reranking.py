@@ -13,7 +13,7 @@ from gateway.observability.activity import Activity
 from gateway.relay.client import ModelClient
 from gateway.rerank.schemas import RankedItem
 from gateway.rerank.service import RERANK
-from gateway.routing.catalog import Catalog
+from gateway.routing.catalog import AllowedModels, Catalog
 
 __all__ = ["Reranker"]
 
@@ -33,14 +33,18 @@ class Reranker:
         self._client = client
         self._default = default_model
 
-    def model(self, name: str | None, param: str) -> str:
+    def model(self, name: str | None, param: str, allowed: AllowedModels = None) -> str:
         """The model to use: this one, the configured one, or the only rerank model there is.
+
+        The configured one is everybody's; any other must be one that the caller may use.
 
         Raises ``InvalidRequest`` where there is none or the choice isn't clear.
         """
         chosen = name or self._default
+        if name is None and self._default is not None:
+            allowed = None
         if chosen is None:
-            known = [one.id for one in self._catalog.models() if one.kind == "rerank"]
+            known = [one.id for one in self._catalog.models(allowed) if one.kind == "rerank"]
             if len(known) != 1:
                 which = "several rerank models" if known else "no rerank model"
                 raise InvalidRequest(
@@ -52,7 +56,7 @@ class Reranker:
                 )
             chosen = known[0]
         try:
-            return self._catalog.find(chosen, RERANK.kinds).id
+            return self._catalog.find(chosen, RERANK.kinds, allowed).id
         except (ModelNotFound, InvalidRequest) as error:
             raise type(error)(error.message, param=param) from None
 

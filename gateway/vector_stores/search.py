@@ -101,7 +101,7 @@ class SearchService:
         profile's error for a store that isn't there, and ``UpstreamError``.
         """
         plan = plan_search(request, self._settings)
-        model = self._rerank_model(plan, "ranking_options.model")
+        model = self._rerank_model(principal, plan, "ranking_options.model")
         if plan.rewrite:
             self._rewriter.check()
         found = await self._find(principal, activity, store_id, plan, model)
@@ -113,7 +113,7 @@ class SearchService:
     async def check(self, principal: Principal, store_id: str, request: SearchRequest) -> None:
         """Raises as ``search`` does for what can be known without searching."""
         plan = plan_search(request, self._settings)
-        self._rerank_model(plan, "ranking_options.model")
+        self._rerank_model(principal, plan, "ranking_options.model")
         _possible(plan, await self._store(principal, store_id))
 
     async def query(
@@ -128,7 +128,7 @@ class SearchService:
                 code="missing_required_parameter",
             )
         plan = plan_query(request, self._settings)
-        model = self._rerank_model(plan, "params.reranker_params.model")
+        model = self._rerank_model(principal, plan, "params.reranker_params.model")
         found = await self._find(principal, activity, store_id, plan, model)
         ids = [one.id for one in found.ranking]
         vectors = await self._index.vectors(found.store.index, ids) if ids else {}
@@ -290,8 +290,10 @@ class SearchService:
             return ranking.blend(reranked, before, question.plan.neural_share)
         return reranked
 
-    def _rerank_model(self, plan: SearchPlan, param: str) -> str | None:
-        return self._reranker.model(plan.rerank_model, param) if plan.neural else None
+    def _rerank_model(self, principal: Principal, plan: SearchPlan, param: str) -> str | None:
+        if not plan.neural:
+            return None
+        return self._reranker.model(plan.rerank_model, param, principal.models)
 
 
 def _possible(plan: SearchPlan, store: SearchedStore) -> SearchPlan:

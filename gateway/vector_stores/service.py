@@ -84,6 +84,7 @@ class VectorStoreService:
         """
         row, model = self._row_of(principal, wanted)
         planned = self._files.plan(
+            principal,
             [
                 AttachFile(file_id=one, chunking_strategy=wanted.chunking_strategy)
                 for one in wanted.file_ids or ()
@@ -180,7 +181,7 @@ class VectorStoreService:
         if isinstance(dimension := metadata.get("embedding_dimension"), int):
             metadata["embedding_dimension"] = str(dimension)  # LlamaStack's clients send either
         checked = check_metadata(metadata)
-        model = self._model(checked.get("embedding_model") or wanted.embedding_model)
+        model = self._model(principal, checked.get("embedding_model") or wanted.embedding_model)
         given = check_text(wanted.provider_id, "provider_id") or checked.get("provider_id")
         provider_id = given or PROVIDER_ID
         row = VectorStoreRow(
@@ -200,9 +201,9 @@ class VectorStoreService:
         _make_active(row)
         return row, model
 
-    def _model(self, name: str | None) -> Model:
+    def _model(self, principal: Principal, name: str | None) -> Model:
         try:
-            return self._embedder.model(name)
+            return self._embedder.model(name, principal.models)
         except UpstreamError:
             raise
         except GatewayError as error:

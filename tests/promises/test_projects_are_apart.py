@@ -10,15 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
-from litestar import Request
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select
 
 import gateway.app
-import gateway.http.router
-import gateway.stored_completions.recorder
 from gateway.database.tables import ChunkRow
-from gateway.identity.principal import Principal
 from tests.support.inprocess import InProcessGateway
+from tests.support.keys import bearer, make_key
 from tests.support.memory import MemoryVectorIndex
 from tests.support.upstream import FakeVllm
 
@@ -32,12 +31,14 @@ TEXT = "The lamp of the lighthouse turns at night."
 REPLY = "It is the keeper who sleeps."
 
 
-def principal_of(request: Request[Any, Any, Any]) -> Principal:
-    return Principal(project=request.headers["x-project"])
+GUARD = "llama-guard-4-12b"
 
-
-def principal_of_scope(scope: Any) -> Principal:
-    return Principal(project=dict(scope["headers"])[b"x-project"].decode())
+EVERYBODYS = {
+    "model": "models are the gateway's; keys say which ones a caller may use",
+    "provider_id": "providers are the gateway's, for operators",
+    "connector_id": "connectors are the configuration's",
+}
+"""Parameters of paths that name nothing of a project's."""
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -71,28 +72,34 @@ async def running(
 ) -> AsyncIterator[InProcessGateway]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gateway.app, "_vector_index", lambda *_: MemoryVectorIndex())
-        patch.setattr(gateway.http.router, "principal_of", principal_of)
-        patch.setattr(gateway.stored_completions.recorder, "principal_of_scope", principal_of_scope)
-        async with InProcessGateway(
-            discover=[embedding.url, chat.url],
-            models=[MODEL, CHAT],
-            data_dir=str(tmp_path_factory.mktemp("projects")),
-            ingestion={"attach_wait_seconds": 20},
-            tools={"allowed_hosts": ["127.0.0.1"]},
-            **sections,
-        ) as started:
+        async with (
+            FakeVllm([GUARD], reply="safe") as guard,
+            InProcessGateway(
+                discover=[embedding.url, chat.url, guard.url],
+                models=[MODEL, CHAT, GUARD],
+                data_dir=str(tmp_path_factory.mktemp("projects")),
+                identity={"mode": "api_keys"},
+                ingestion={"attach_wait_seconds": 20},
+                tools={"allowed_hosts": ["127.0.0.1"]},
+                **sections,
+            ) as started,
+        ):
             yield started
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def ours(running: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with running.client(headers={"x-project": "ours"}) as client:
+    """With a key of the one project."""
+    key = await make_key(running, "ours")
+    async with running.client(headers=bearer(key)) as client:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def theirs(running: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with running.client(headers={"x-project": "theirs"}) as client:
+    """With a key of the other."""
+    key = await make_key(running, "theirs")
+    async with running.client(headers=bearer(key)) as client:
         yield client
 
 
@@ -128,7 +135,21 @@ async def fill(client: httpx.AsyncClient) -> dict[str, str]:
     asked = {"model": CHAT, "messages": [said], "store": True, "metadata": {"a": "b"}}
     completion = await send(client, "/v1/chat/completions", json=asked)
     response = await send(client, "/v1/responses", json={"model": CHAT, "input": TEXT})
+    name = file["id"].removeprefix("file-")
+    shield = {"shield_id": f"shield-{name}", "provider_shield_id": GUARD}
+    await send(client, "/v1/shields", json=shield)
+    group = {"toolgroup_id": f"mcp::{name}", "provider_id": "model-context-protocol"}
+    await send(
+        client,
+        "/v1/toolgroups",
+        json={**group, "mcp_endpoint": {"uri": f"http://127.0.0.1:9/{name}"}},
+    )
+    done = await batch_over(client, {"idempotency_key": name})
     return {
+        "identifier": shield["shield_id"],
+        "toolgroup_id": group["toolgroup_id"],
+        "tool_name": name,
+        "batches.batch_id": done["id"],
         "response_id": response["id"],
         "output_id": response["output"][0]["id"],
         "conversation_id": conversation["id"],
@@ -141,6 +162,52 @@ async def fill(client: httpx.AsyncClient) -> dict[str, str]:
         "upload_id": upload["id"],
         "part_id": part["id"],
     }
+
+
+async def batch_over(client: httpx.AsyncClient, wanted: Mapping[str, Any]) -> Any:
+    """A batch of one line, done."""
+    embed = {"model": MODEL, "input": TEXT}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": embed}
+    upload = {"files": {"file": json.dumps(line).encode()}, "data": {"purpose": "batch"}}
+    file = await send(client, "/v1/files", **upload)
+    usual = {"endpoint": "/v1/embeddings", "completion_window": "24h"}
+    batch = await send(client, "/v1/batches", json={**usual, **wanted, "input_file_id": file["id"]})
+    async with asyncio.timeout(30):
+        while batch["status"] != "completed":
+            await asyncio.sleep(0.05)
+            batch = (await client.get(f"/v1/batches/{batch['id']}")).json()
+    return batch
+
+
+def path_of(components: list[Any], ids: Mapping[str, str]) -> str:
+    """A route with these ids in it; a name may mean something else below another resource."""
+    parts, above = [], ""
+    for one in components:
+        if isinstance(one, str):
+            parts.append(one)
+            above = one
+        else:
+            parts.append(ids.get(f"{above}.{one.name}", ids.get(one.name, "")))
+    return "/" + "/".join(parts)
+
+
+def routes_with_ids(running: InProcessGateway) -> list[tuple[str, list[Any], list[str]]]:
+    """Method, components and names of parameters, of each route that names something."""
+    found = []
+    for route in running.application.litestar.routes:
+        names = [one.name for one in route.path_components if not isinstance(one, str)]
+        if not names or names[0] in EVERYBODYS:
+            continue
+        found += [
+            (method, route.path_components, names)
+            for method in sorted(set(route.methods) - {"OPTIONS"})
+        ]
+    return found
+
+
+def ending_of(components: list[Any]) -> tuple[str, ...]:
+    shown = (one if isinstance(one, str) else f"{{{one.name}}}" for one in components)
+    return tuple(shown)[-2:]
 
 
 def bodies(ids: Mapping[str, str]) -> dict[tuple[str, str], Any]:
@@ -196,26 +263,87 @@ async def test_every_route_with_an_id_finds_nothing_of_another_project(running, 
     ids, own = await fill(ours), await fill(theirs)
     before = await snapshot(ours, ids)
     known, tried = bodies(ids), set()
-    for route in running.application.litestar.routes:
-        names = [one for one in route.path_components if not isinstance(one, str)]
-        if not names or not {one.name for one in names} <= ids.keys():
-            continue
-        ending = tuple(
-            one if isinstance(one, str) else f"{{{one.name}}}" for one in route.path_components
-        )[-2:]
+    for method, components, names in routes_with_ids(running):
+        missing = set(names) - ids.keys()
+        assert not missing, f"{path_of(components, {})}: fill() makes nothing for {missing}"
+        ending = ending_of(components)
         # All of it is somebody else's; or the store is one's own, and what is in it isn't.
         mixed = {**ids, **{name: own[name] for name in ("vector_store_id", "conversation_id")}}
-        for given in (ids, mixed) if len(names) > 1 else (ids,):
-            path = "/" + "/".join(
-                one if isinstance(one, str) else given[one.name] for one in route.path_components
-            )
-            for method in sorted(set(route.methods) - {"OPTIONS"}):
-                options = known[ending] if method in {"POST", "PUT"} else {}
-                answer = await theirs.request(method, path, **options)
-                assert answer.status_code == 404, f"{method} {path}: {answer.text}"
-                tried.add((method, ending))
-    assert len(tried) >= 40
+        for given_ids in (ids, mixed) if len(names) > 1 else (ids,):
+            path = path_of(components, given_ids)
+            options = known[ending] if method in {"POST", "PUT"} else {}
+            answer = await theirs.request(method, path, **options)
+            assert answer.status_code == 404, f"{method} {path}: {answer.text}"
+            tried.add((method, ending))
+    assert len(tried) >= 45
     assert await snapshot(ours, ids) == before
+
+
+CURSORS = st.dictionaries(
+    st.sampled_from(["after", "before", "starting_after", "file_id", "id", "project"]),
+    st.sampled_from(["file_id", "vector_store_id", "response_id", "conversation_id", "ours"]),
+    max_size=3,
+)
+SPOOFED = st.dictionaries(
+    st.sampled_from(
+        ["openai-project", "openai-organization", "x-project", "x-remote-project", "x-remote-user"]
+    ),
+    st.just("ours"),
+    max_size=3,
+)
+
+
+async def test_no_combination_of_ids_cursors_and_headers_shows_another_project(
+    running, ours, theirs
+):
+    """Whatever is asked for by an id of somebody else's is 404, and no answer has a word of it."""
+    ids, own = await fill(ours), await fill(theirs)
+    before = await snapshot(ours, ids)
+    known, routes = bodies(ids), routes_with_ids(running)
+    foreign = [value for name, value in ids.items() if name != "item_id"]
+    asked: list[tuple[str, str, dict[str, Any]]] = []
+
+    @settings(max_examples=300, deadline=None, database=None, derandomize=True)
+    @given(route=st.sampled_from(routes), data=st.data(), cursors=CURSORS, headers=SPOOFED)
+    def draw(route, data, cursors, headers):
+        method, components, names = route
+        theirs_too = data.draw(st.sets(st.sampled_from(names), max_size=len(names) - 1))
+        mixed = {**ids, **{name: own[name] for name in theirs_too}}
+        if "batch_id" in theirs_too:
+            mixed["batches.batch_id"] = own["batches.batch_id"]
+        options = known[ending_of(components)] if method in {"POST", "PUT"} else {}
+        params = {name: ids.get(value, value) for name, value in cursors.items()}
+        asked.append(
+            (method, path_of(components, mixed), {**options, "params": params, "headers": headers})
+        )
+
+    draw()  # which can't wait; the requests follow
+    for method, path, options in asked:
+        answer = await theirs.request(method, path, **options)
+        assert answer.status_code in (404, 400), f"{method} {path} {options}: {answer.text}"
+        if answer.status_code == 400:  # a parameter of the query is wrong, and said before
+            assert answer.json()["error"]["param"] in options["params"], answer.text
+        echoed = f"{path} {options['params'].values()}"
+        shown = [one for one in foreign if one in answer.text and one not in echoed]
+        assert not shown, f"{method} {path}: {answer.text}"
+        assert TEXT not in answer.text
+    assert await snapshot(ours, ids) == before
+
+
+async def test_no_list_shows_another_project(running, ours, theirs):
+    """Every route that takes no id, and those below what is one's own."""
+    ids, own = await fill(ours), await fill(theirs)
+    tried = 0
+    for route in running.application.litestar.routes:
+        names = {one.name for one in route.path_components if not isinstance(one, str)}
+        if "GET" not in route.methods or not names <= own.keys():
+            continue
+        path = path_of(route.path_components, own)
+        for params in ({}, {"limit": 100}, {"after": ids["file_id"]}):
+            answer = await theirs.get(path, params=params)
+            assert not [one for one in ids.values() if one in answer.text], path
+            tried += answer.status_code == 200
+    assert tried > 60
 
 
 async def test_ids_in_bodies_are_looked_for_in_the_callers_project(ours, theirs):
@@ -351,10 +479,8 @@ async def test_vectors_of_another_project_are_not_taken_over(running, ours, thei
     """The same text is embedded again, since who has seen it is nobody else's business."""
     await fill(ours)
     embedding.reset()
-    stranger = httpx.AsyncClient(
-        base_url=running.root_url, headers={"x-project": "strangers"}, timeout=30
-    )
-    async with stranger:
+    key = await make_key(running, "strangers")
+    async with running.client(headers=bearer(key)) as stranger:
         await fill(stranger)
     sent = b"".join(one.body for one in embedding.requests_to("/v1/embeddings"))
     assert TEXT.encode() in sent
@@ -365,19 +491,8 @@ async def test_vectors_of_another_project_are_not_taken_over(running, ours, thei
 
 async def test_batches_are_the_projects_own(running, ours, theirs):
     """Neither its file, nor the batch, its output or its key is anything to another project."""
-    embed = {"model": MODEL, "input": TEXT}
-    line = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": embed}
-    upload = {"files": {"file": json.dumps(line).encode()}, "data": {"purpose": "batch"}}
-    wanted = {"endpoint": "/v1/embeddings", "completion_window": "24h", "idempotency_key": "k"}
-    made: dict[httpx.AsyncClient, Any] = {}
-    for client in (ours, theirs):
-        file = await send(client, "/v1/files", **upload)
-        made[client] = await send(
-            client, "/v1/batches", json={**wanted, "input_file_id": file["id"]}
-        )
-        while made[client]["status"] != "completed":
-            await asyncio.sleep(0.05)
-            made[client] = (await client.get(f"/v1/batches/{made[client]['id']}")).json()
+    wanted = {"idempotency_key": "k"}
+    made = {client: await batch_over(client, wanted) for client in (ours, theirs)}
     batch, own = made[ours], made[theirs]
     assert batch["id"] != own["id"]
     for method, path in (
@@ -386,8 +501,13 @@ async def test_batches_are_the_projects_own(running, ours, theirs):
         ("GET", f"/v1/files/{batch['output_file_id']}/content"),
     ):
         assert (await theirs.request(method, path)).status_code == 404, path
-    foreign = {**wanted, "input_file_id": batch["input_file_id"], "idempotency_key": "other"}
+    foreign = {
+        "endpoint": "/v1/embeddings",
+        "completion_window": "24h",
+        "input_file_id": batch["input_file_id"],
+    }
     assert (await theirs.post("/v1/batches", json=foreign)).status_code == 404
     for query in ("", f"?after={batch['id']}"):
         listed = (await theirs.get(f"/v1/batches{query}")).json()["data"]
-        assert [one["id"] for one in listed] == [own["id"]]
+        assert own["id"] in {one["id"] for one in listed}
+        assert batch["id"] not in {one["id"] for one in listed}

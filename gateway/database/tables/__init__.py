@@ -13,13 +13,14 @@
     conversations ──< conversation_items        prompts ──< prompt_versions
     responses ──< response_events               batches ──< batch_lines
         └──< response_items
-    chat_completions ──< chat_completion_metadata           shields     tool_groups
+    chat_completions ──< chat_completion_metadata           shields     tool_groups     api_keys
 
 Every row belongs to a project. ``sequence`` is the time of making in microseconds, by which lists
 are ordered; every other time is in seconds since the epoch. ``deleted_at`` marks a tombstone: no
 reader sees the row any more, and a job removes what hangs on it and then the row.
 """
 
+from gateway.database.tables.api_keys import ApiKeyRow
 from gateway.database.tables.base import Base
 from gateway.database.tables.batches import BatchLineRow, BatchRow
 from gateway.database.tables.chat_completions import ChatCompletionMetadataRow, ChatCompletionRow
@@ -40,6 +41,7 @@ from gateway.database.tables.vector_stores import (
 )
 
 __all__ = [
+    "ApiKeyRow",
     "AttributeRow",
     "Base",
     "BatchLineRow",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import JSON, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from gateway.database.tables.base import Base, Id, Project
@@ -24,6 +24,8 @@ class BatchRow(Base, kw_only=True):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     project: Mapped[str] = mapped_column(Project)
     sequence: Mapped[int]
+    principal: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    """Who asked for it, beside the project."""
     endpoint: Mapped[str] = mapped_column(String(80))
     input_file_id: Mapped[str] = mapped_column(Id)
     completion_window: Mapped[str] = mapped_column(String(20))

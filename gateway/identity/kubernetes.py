@@ -1,0 +1,67 @@
+"""Whose a token is, as the cluster's API server says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.identity.authenticator import Proven
+from gateway.identity.principal import Principal
+from gateway.identity.projects import choose_project
+from gateway.identity.scopes import ORDINARY
+from gateway.ports import ReviewedUser, TokenReviewer
+from gateway.settings import KubernetesSettings
+
+__all__ = ["KubernetesTokens"]
+
+_SERVICE_ACCOUNT = "system:serviceaccount:"
+_REFUSAL_SECONDS = 10.0
+
+
+class KubernetesTokens:
+    """A prover: service accounts belong to their namespace's project, users to their groups'."""
+
+    chooses_project = True
+    refusal_seconds = _REFUSAL_SECONDS
+
+    def __init__(self, reviewer: TokenReviewer, settings: KubernetesSettings) -> None:
+        self._reviewer = reviewer
+        self._settings = settings
+
+    async def prove(self, token: str, project: str | None) -> Proven:
+        user = await self._reviewer.review(token)
+        return Proven(
+            principal=Principal(
+                project=choose_project(self._projects(user), project),
+                subject=user.username[:253],
+                scopes=self._scopes(user),
+            ),
+            seconds=self._settings.cache_seconds,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self._reviewer.aclose()
+
+    def _projects(self, user: ReviewedUser) -> list[str]:
+        settings = self._settings
+        if user.username.startswith(_SERVICE_ACCOUNT):
+            namespace = user.username.removeprefix(_SERVICE_ACCOUNT).partition(":")[0]
+            if not settings.namespaces:
+                return [namespace]
+            return [settings.namespaces[namespace]] if namespace in settings.namespaces else []
+        held = frozenset(user.groups)
+        projects = (one for group, one in settings.groups.items() if group in held)
+        return list(dict.fromkeys(projects))
+
+    def _scopes(self, user: ReviewedUser) -> frozenset[str]:
+        """By groups, of which a service account has some too, or by its own name."""
+        roles = self._settings.roles
+        known = [roles[name] for name in (*user.groups, user.username) if name in roles]
+        if known:
+            return frozenset().union(*known)
+        default = self._settings.default_scopes
+        return ORDINARY if default is None else frozenset(default)
