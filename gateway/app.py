@@ -53,6 +53,8 @@ from gateway.ports import (
     JobQueue,
     ModelServer,
     ObjectStore,
+    TokenReviewer,
+    TokenVerifier,
     VectorIndex,
 )
 from gateway.profile import profile_of
@@ -240,14 +242,22 @@ def _authenticator(settings: Settings, database: Database) -> Authenticator | No
         case "api_keys":
             prover = ApiKeys(database, identity.api_keys)
         case "oidc":
-            from adapters.oidc import OidcVerifier
-
-            prover = OidcTokens(OidcVerifier(identity.oidc), identity.oidc)
+            prover = OidcTokens(_verifier(settings), identity.oidc)
         case "kubernetes":
-            from adapters.kubernetes.token_review import TokenReviews
-
-            prover = KubernetesTokens(TokenReviews(identity.kubernetes), identity.kubernetes)
+            prover = KubernetesTokens(_reviewer(settings), identity.kubernetes)
     return TokenAuthenticator(prover, entries=identity.cache_entries)
+
+
+def _verifier(settings: Settings) -> TokenVerifier:
+    from adapters.oidc import OidcVerifier
+
+    return OidcVerifier(settings.identity.oidc)
+
+
+def _reviewer(settings: Settings) -> TokenReviewer:
+    from adapters.kubernetes.token_review import TokenReviews
+
+    return TokenReviews(settings.identity.kubernetes)
 
 
 def _state(settings: Settings) -> State:
@@ -371,4 +381,6 @@ def systems_of(settings: Settings) -> Systems:
         tool_servers=lambda: _outside(settings).servers,
         detectors=lambda: _detectors(settings),
         kserve=kserve,
+        verifier=lambda: _verifier(settings),
+        reviewer=lambda: _reviewer(settings),
     )

@@ -7,7 +7,7 @@ import ssl
 from pathlib import Path
 
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from gateway.check.files import not_there, writable
 from gateway.check.finding import Outcome, failed, fine, warned
@@ -17,7 +17,7 @@ from gateway.check.systems import Systems
 from gateway.database.migrate import current_revision, newest_revision
 from gateway.errors import UpstreamUnavailable
 
-__all__ = ["probes"]
+__all__ = ["probes", "sqlite_file"]
 
 _UPGRADE = "Start the server, which makes it, or run `understudy db upgrade` before."
 _REFUSED = {
@@ -47,18 +47,28 @@ _POOLS = 2
 """A pool may grow to twice its size."""
 
 
+def sqlite_file(systems: Systems) -> Path | None:
+    """The file of SQLite; ``None`` for a server."""
+    url = _url(systems)
+    sqlite = url.get_backend_name() == "sqlite"
+    return Path(url.database or ":memory:").absolute() if sqlite else None
+
+
+def _url(systems: Systems) -> URL:
+    given = systems.settings.database.url
+    return make_url(given or f"sqlite+aiosqlite:///{systems.data_dir}/understudy.db")
+
+
 def probes(systems: Systems) -> list[Probe]:
-    settings = systems.settings
-    url = make_url(settings.database.url or f"sqlite+aiosqlite:///{systems.data_dir}/understudy.db")
-    file = Path(url.database or ":memory:").absolute()
-    if url.get_backend_name() == "sqlite":
+    url, file = _url(systems), sqlite_file(systems)
+    if file is not None:
         address = str(file)
     else:
         port = f":{url.port}" if url.port else ""
         address = f"{url.get_backend_name()}://{url.host or ''}{port}/{url.database or ''}"
 
     async def look() -> list[Outcome]:
-        if url.get_backend_name() == "sqlite":
+        if file is not None:
             return await _look_at_sqlite(systems, file)
         return await _look_at_postgres(systems)
 

@@ -13,6 +13,8 @@ from gateway.ports import (
     DocumentConverter,
     ModelServer,
     ObjectStore,
+    TokenReviewer,
+    TokenVerifier,
     ToolServer,
     VectorIndex,
     WebSearch,
@@ -53,3 +55,5 @@ class Systems(Struct, frozen=True, kw_only=True):
     tool_servers: Callable[[], ToolServer]
     detectors: Callable[[], dict[str, ContentDetector]]
     kserve: Callable[[], Awaitable[Sequence[KServeNamespace]]]
+    verifier: Callable[[], TokenVerifier]
+    reviewer: Callable[[], TokenReviewer]

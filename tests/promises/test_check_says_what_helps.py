@@ -27,15 +27,18 @@ from adapters.minio import MinioObjectStore
 from gateway.app import systems_of
 from gateway.check.command import check_command
 from gateway.database.migrate import newest_revision
+from gateway.identity.commands import keys_commands
 from gateway.settings import ObjectSettings
 from tests.real.s3.server import S3Server
 from tests.support.checks import check, check_one, denying
 from tests.support.detectors import DetectorServer
 from tests.support.docling_serve import DoclingServe
 from tests.support.gateway import free_port
+from tests.support.issuer import Issuer
 from tests.support.otlp import Collector
 from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.search_engines import KEY, SearchEngine
+from tests.support.small_server import SmallServer
 from tests.support.tool_servers import ToolServing
 from tests.support.upstream import FakeVllm, Whole
 
@@ -409,6 +412,65 @@ async def test_telemetry_that_is_off_is_skipped(tmp_path: Path):
     """It is no failure to export nothing."""
     found = await check_one(tmp_path, "OTLP traces")
     assert found.state == "skipped"
+
+
+# -- identity --------------------------------------------------------------------------------------
+
+
+async def test_an_issuer_is_asked_for_its_keys(tmp_path: Path):
+    """With a token that is nobody's; where it is away, the words say what was asked."""
+    async with Issuer() as issuer:
+        oidc = {"issuer": issuer.url, "audience": ["understudy"], "default_project": "ours"}
+        identity = {"mode": "oidc", "oidc": oidc}
+        good = await check_one(tmp_path, "identity oidc", identity=identity)
+        issuer.claimed_issuer = "https://another.example.com"
+        other = await check_one(tmp_path, "identity oidc", identity=identity)
+    gone = await check_one(tmp_path, "identity oidc", identity=identity)
+    assert (good.state, good.found) == ("ok", "its keys are fetched")
+    assert (other.state, "another.example.com" in other.found) == ("failed", True)
+    assert gone.state == "failed"
+    assert "can't be fetched" in gone.found
+    assert "identity.oidc.issuer" in (gone.mend or "")
+
+
+async def test_the_right_to_review_tokens_is_tried(tmp_path: Path):
+    """The role that gives it is named."""
+    answers = {"code": 201}
+    status = {"authenticated": False, "error": "token not found"}
+    token = tmp_path / "token"
+    token.write_text("own")
+    async with SmallServer(lambda _: (answers["code"], {"status": status})) as api:
+        kubernetes = {"api_url": api.url, "token_file": str(token), "ca_file": None}
+        identity = {"mode": "kubernetes", "kubernetes": kubernetes}
+        good = await check_one(tmp_path, "identity kubernetes", identity=identity)
+        answers["code"] = 403
+        bad = await check_one(tmp_path, "identity kubernetes", identity=identity)
+    assert good.state == "ok"
+    assert bad.state == "failed"
+    assert "system:auth-delegator" in (bad.mend or "")
+
+
+async def test_a_database_without_keys_lets_nobody_in(postgres_url: str, tmp_path: Path):
+    """Which is a warning: the first one is made with a command."""
+    sections = {"identity": {"mode": "api_keys"}, "database": {"url": postgres_url}}
+    found = await check_one(tmp_path, "identity api_keys", **sections)
+    assert (found.state, found.mend) == ("warning", "`understudy keys create`")
+    keys = [*("create", "--project", "ours", "--name", "first")]
+    made = CliRunner(env={"UNDERSTUDY_DATABASE__URL": postgres_url})
+    assert (await asyncio.to_thread(made.invoke, keys_commands(), keys)).exit_code == 0
+    found = await check_one(tmp_path, "identity api_keys", **sections)
+    assert (found.state, found.found) == ("ok", "1 key")
+
+
+async def test_an_open_port_without_identity_is_said(tmp_path: Path):
+    """It is a failure, since the server wouldn't start, and a warning where somebody wanted it."""
+    server = {"host": "0.0.0.0"}
+    refused = await check_one(tmp_path, "identity none", server=server)
+    wanted = await check_one(
+        tmp_path, "identity none", server=server, identity={"allow_anonymous": True}
+    )
+    local = await check_one(tmp_path, "identity none")
+    assert [one.state for one in (refused, wanted, local)] == ["failed", "warning", "ok"]
 
 
 # -- files -----------------------------------------------------------------------------------------
