@@ -505,6 +505,15 @@ async def test_an_empty_token_file_is_said(upstream: FakeVllm, tmp_path: Path):
     assert (found.state, found.found) == ("failed", "discover.0.api_key_file: is empty")
 
 
+async def test_files_of_what_is_not_used_do_not_count(tmp_path: Path):
+    """A pod's token is named by default, and needed only where it is asked for."""
+    assert await check(tmp_path, "file") == []
+    kserve = {"ca_file": "/nowhere", "api_server": "https://a", "namespaces": ["a"]}
+    assert await check(tmp_path, "file", kserve=kserve) == []
+    found = await check_one(tmp_path, "file", kserve={**kserve, "enabled": True})
+    assert (found.state, found.address) == ("failed", "/nowhere")
+
+
 async def test_settings_without_effect_are_told(upstream: FakeVllm, tmp_path: Path):
     """A CA beside http://, PostgreSQL beside a replica's own disk."""
     found = await check(
