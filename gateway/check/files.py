@@ -101,7 +101,6 @@ def _data_folder(folder: Path) -> Outcome:
 
 def _files(settings: Settings) -> Iterator[tuple[str, str, str, str | None]]:
     """Each file with the setting that names it, its key, and the private key beside it."""
-
     idle = {f"identity.{mode}" for mode in _IDENTITY_MODES if mode != settings.identity.mode}
     if not settings.kserve.enabled:
         idle.add("kserve")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import pytest
 import trustme
 
 from adapters.kubernetes import KServe, watch
+from gateway.configuration import load_settings
 from gateway.routing import addresses
 from gateway.settings import KServeSettings, ModelSettings, SettingsError
 from tests.support.checks import check, check_one
@@ -273,6 +275,24 @@ def test_outside_of_a_pod_the_settings_must_say_where(
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     (tmp_path / "namespace").write_text("gateway\n")
     KServe(KServeSettings(enabled=True), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"api_server": "http://api.example.com"}, "kserve.api_server: expected https"),
+        ({"api_server": "api.example.com:6443"}, "kserve.api_server: expected https://host:port"),
+        ({"namespaces": ["Not_A_Name"]}, "kserve.namespaces"),
+        ({"token_file": "/nowhere"}, "kserve.token_file: no such file"),
+    ],
+)
+def test_wrong_settings_are_named(wrong: dict[str, Any], words: str):
+    """At the start, by their keys."""
+    variables = {
+        f"UNDERSTUDY_KSERVE__{key.upper()}": json.dumps(value) for key, value in wrong.items()
+    }
+    with pytest.raises(SettingsError, match=words):
+        load_settings(None, {"UNDERSTUDY_KSERVE__ENABLED": "true", **variables})
 
 
 # -- end to end ------------------------------------------------------------------------------------
