@@ -55,6 +55,8 @@ from gateway.ports import (
     JobQueue,
     ModelServer,
     ObjectStore,
+    TokenReviewer,
+    TokenVerifier,
     VectorIndex,
 )
 from gateway.profile import profile_of
@@ -66,7 +68,7 @@ from gateway.rerank.routes import rerank_routes
 from gateway.rerank.service import INFERENCE_RERANK, RERANK
 from gateway.routing.catalog import Catalog
 from gateway.routing.discovery import Discovery
-from gateway.settings import BackendSettings, Settings, VectorSettings
+from gateway.settings import BackendSettings, ModelSettings, Settings, VectorSettings
 from gateway.state import State
 from gateway.stateful import Stateful
 from gateway.tokenize.routes import tokenize_routes
@@ -270,14 +272,22 @@ def _authenticator(settings: Settings, database: Database) -> Authenticator | No
         case "api_keys":
             prover = ApiKeys(database, identity.api_keys)
         case "oidc":
-            from adapters.oidc import OidcVerifier
-
-            prover = OidcTokens(OidcVerifier(identity.oidc), identity.oidc)
+            prover = OidcTokens(_verifier(settings), identity.oidc)
         case "kubernetes":
-            from adapters.kubernetes.token_review import TokenReviews
-
-            prover = KubernetesTokens(TokenReviews(identity.kubernetes), identity.kubernetes)
+            prover = KubernetesTokens(_reviewer(settings), identity.kubernetes)
     return TokenAuthenticator(prover, entries=identity.cache_entries)
+
+
+def _verifier(settings: Settings) -> TokenVerifier:
+    from adapters.oidc import OidcVerifier
+
+    return OidcVerifier(settings.identity.oidc)
+
+
+def _reviewer(settings: Settings) -> TokenReviewer:
+    from adapters.kubernetes.token_review import TokenReviews
+
+    return TokenReviews(settings.identity.kubernetes)
 
 
 def _state(settings: Settings) -> State:
@@ -382,7 +392,10 @@ def systems_of(settings: Settings) -> Systems:
             KServeNamespace(
                 namespace=one.namespace,
                 services=one.services,
-                models=[served.model for served in one.served],
+                models=[
+                    ModelSettings(id=served.model, backends=[served.backend], kind=served.kind)
+                    for served in one.served
+                ],
                 problem=one.problem,
                 status=one.status,
             )
@@ -404,4 +417,6 @@ def systems_of(settings: Settings) -> Systems:
         tool_servers=lambda: _outside(settings).servers,
         detectors=lambda: _detectors(settings),
         kserve=kserve,
+        verifier=lambda: _verifier(settings),
+        reviewer=lambda: _reviewer(settings),
     )

@@ -179,8 +179,13 @@ def _check_affinity(path: str, affinity: tuple[str, ...]) -> None:
 def _check_kserve(kserve: KServeSettings) -> None:
     if not kserve.enabled:
         return
-    if kserve.api_server is not None and not _is_server_url(kserve.api_server):
+    server = kserve.api_server
+    if server is not None and not _is_server_url(server):
         raise SettingsError("kserve.api_server: expected https://host:port")
+    if server is not None and urlsplit(server).scheme == "http":
+        host = urlsplit(server).hostname
+        if host not in ("127.0.0.1", "::1", "localhost"):  # of kubectl proxy
+            raise SettingsError("kserve.api_server: expected https: the gateway's token goes there")
     _check_files("kserve", kserve, "ca_file", "token_file", "services_ca_file")
     _check_files("kserve", kserve, "services_token_file")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,9 @@ from adapters.kubernetes.watch import ListFailed, ResourceWatch
 from gateway.settings import KServeSettings, ModelSettings, SettingsError
 
 __all__ = ["KServe", "NamespaceState"]
+
+FIRST_LISTS_SECONDS = 2.0
+"""How long what is known of some namespaces waits for the others at the start."""
 
 
 class NamespaceState(Struct, frozen=True, kw_only=True):
@@ -55,6 +59,12 @@ class KServe:
             ]
             said: Sequence[ModelSettings] | None = None
             try:
+                with suppress(TimeoutError):  # one that can't be listed keeps nobody waiting
+                    async with asyncio.timeout(FIRST_LISTS_SECONDS):
+                        while not all(one.listed for one in watches.values()):
+                            await self._until(changed, tasks)
+                if any(one.listed for one in watches.values()):
+                    changed.set()
                 while True:
                     await self._until(changed, tasks)
                     models = self.models()

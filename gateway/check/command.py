@@ -6,8 +6,12 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -22,11 +26,18 @@ from gateway.settings import Settings, SettingsError
 
 __all__ = ["check_command"]
 
+_LINGER_SECONDS = 1.0
+
 SystemsFactory = Callable[[Settings], Systems]
 
 
-def check_command(systems_of: SystemsFactory) -> click.Command:
-    """The command; ``systems_of`` makes the adapters that the server would use."""
+def check_command(
+    systems_of: SystemsFactory, *, leave: Callable[[int], object] = os._exit
+) -> click.Command:
+    """The command; ``systems_of`` makes the adapters that the server would use.
+
+    ``leave`` ends the process where threads that hang at a system would keep it.
+    """
 
     @click.command("check")
     @click.option(
@@ -64,18 +75,45 @@ def check_command(systems_of: SystemsFactory) -> click.Command:
         Nothing that lasts is changed. The exit status is 0 where nothing failed, else 1.
         """
         _quiet(verbose=verbose)
+        before = _lasting()
         try:
             settings = _load(config, vllm, data_dir)
         except SettingsError as error:
             findings = [_not_loaded(config, error)]
         else:
-            findings = asyncio.run(run_all(probes_of(systems_of(settings)), seconds=timeout))
+            findings = _run(run_all(probes_of(systems_of(settings)), seconds=timeout))
         status = exit_status(findings, strict=strict)
         width = shutil.get_terminal_size((120, 24)).columns
         click.echo(as_json(findings, status) if as_document else as_table(findings, width=width))
+        if _linger(_lasting() - before):
+            sys.stdout.flush()
+            leave(status)
         context.exit(status)
 
     return command
+
+
+def _run(looks: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
+    """As ``asyncio.run`` does, but without a wait for threads that hang at a system."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(looks)
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _lasting() -> set[threading.Thread]:
+    """Threads that the end of the process would wait for."""
+    return {one for one in threading.enumerate() if not one.daemon}
+
+
+def _linger(threads: Iterable[threading.Thread]) -> bool:
+    """Whether one of them is still there after a moment."""
+    end = time.monotonic() + _LINGER_SECONDS
+    for one in threads:
+        one.join(max(0.0, end - time.monotonic()))
+    return any(one.is_alive() for one in threads)
 
 
 def _load(config: Path | None, vllm: tuple[str, ...], data_dir: str | None) -> Settings:

@@ -7,18 +7,17 @@ import ssl
 from pathlib import Path
 
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from gateway.check.files import not_there, writable
 from gateway.check.finding import Outcome, failed, fine, warned
 from gateway.check.mending import causes, mend_of
-from gateway.check.probe import Probe
+from gateway.check.probe import Probe, closed_after
 from gateway.check.systems import Systems
-from gateway.database.engine import Database
 from gateway.database.migrate import current_revision, newest_revision
 from gateway.errors import UpstreamUnavailable
 
-__all__ = ["probes"]
+__all__ = ["probes", "sqlite_file"]
 
 _UPGRADE = "Start the server, which makes it, or run `understudy db upgrade` before."
 _REFUSED = {
@@ -48,18 +47,28 @@ _POOLS = 2
 """A pool may grow to twice its size."""
 
 
+def sqlite_file(systems: Systems) -> Path | None:
+    """The file of SQLite; ``None`` for a server."""
+    url = _url(systems)
+    sqlite = url.get_backend_name() == "sqlite"
+    return Path(url.database or ":memory:").absolute() if sqlite else None
+
+
+def _url(systems: Systems) -> URL:
+    given = systems.settings.database.url
+    return make_url(given or f"sqlite+aiosqlite:///{systems.data_dir}/understudy.db")
+
+
 def probes(systems: Systems) -> list[Probe]:
-    settings = systems.settings
-    url = make_url(settings.database.url or f"sqlite+aiosqlite:///{systems.data_dir}/understudy.db")
-    file = Path(url.database or ":memory:").absolute()
-    if url.get_backend_name() == "sqlite":
+    url, file = _url(systems), sqlite_file(systems)
+    if file is not None:
         address = str(file)
     else:
         port = f":{url.port}" if url.port else ""
         address = f"{url.get_backend_name()}://{url.host or ''}{port}/{url.database or ''}"
 
     async def look() -> list[Outcome]:
-        if url.get_backend_name() == "sqlite":
+        if file is not None:
             return await _look_at_sqlite(systems, file)
         return await _look_at_postgres(systems)
 
@@ -85,9 +94,8 @@ async def _look_at_sqlite(systems: Systems, file: Path) -> list[Outcome]:
 
 
 async def _look_at_postgres(systems: Systems) -> list[Outcome]:
-    database = systems.database()
     try:
-        async with database.read() as session:
+        async with closed_after(systems.database()) as database, database.read() as session:
             version = (await session.execute(text("SHOW server_version"))).scalar_one()
             most = int((await session.execute(text("SHOW max_connections"))).scalar_one())
             may = (
@@ -97,8 +105,6 @@ async def _look_at_postgres(systems: Systems) -> list[Outcome]:
             ).scalar_one()
     except UpstreamUnavailable as error:
         return [_why(error)]
-    finally:
-        await database.aclose()
     found = [await _look_at_schema(systems, f"PostgreSQL {version.partition(' ')[0]}", "")]
     if not may:
         found.append(
@@ -122,13 +128,11 @@ async def _look_at_postgres(systems: Systems) -> list[Outcome]:
 
 
 async def _look_at_schema(systems: Systems, engine: str, mend: str) -> Outcome:
-    database: Database = systems.database()
     try:
-        revision = await current_revision(database)
+        async with closed_after(systems.database()) as database:
+            revision = await current_revision(database)
     except UpstreamUnavailable as error:
         return _why(error, mend)
-    finally:
-        await database.aclose()
     newest = newest_revision()
     if revision is None:
         return warned(f"{engine}, without a schema yet", _UPGRADE)

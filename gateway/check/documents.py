@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from gateway.check.finding import Outcome, failed, fine, shown, warned
-from gateway.check.probe import Probe
+from gateway.check.probe import Probe, closed_after
 from gateway.check.systems import Systems
 from gateway.ports import ChunkSizes, ConversionFailed
 
@@ -39,17 +39,16 @@ async def _look(systems: Systems) -> Outcome:
             "documents.models_path is no folder",
             "Fill one with `docling-tools models download`, or leave the setting out.",
         )
-    converter = systems.converter()
     folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="understudy-check-")
     try:
         source, into = Path(folder.name) / "check.html", Path(folder.name) / "check.json"
         await asyncio.to_thread(source.write_bytes, _PAGE)
-        await converter.convert(source, "check.html", into)
-        chunks = await converter.chunk(into, ChunkSizes())
+        async with closed_after(systems.converter()) as converter:
+            await converter.convert(source, "check.html", into)
+            chunks = await converter.chunk(into, ChunkSizes())
     except ConversionFailed as error:
         return _why(error, serve=settings.converter == "docling-serve")
     finally:
-        await converter.aclose()
         await asyncio.to_thread(folder.cleanup)
     if not chunks:
         return failed("a page with text became none", "Look into the converter's log.")

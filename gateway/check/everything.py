@@ -10,6 +10,7 @@ from gateway.check import (
     database,
     documents,
     files,
+    identity,
     kserve,
     models,
     objects,
@@ -23,6 +24,7 @@ from gateway.check.systems import Systems
 __all__ = ["probes_of"]
 
 _SOURCES = (
+    identity.probes,
     kserve.probes,
     files.probes,
     database.probes,

@@ -25,7 +25,9 @@ __all__ = ["not_there", "probes", "writable"]
 _LITTLE_SPACE = 1024**3
 _SOON_SECONDS = 30 * 24 * 3600
 _DAY = 24 * 3600
-_TOKENS = frozenset({"api_key_file", "authorization_file", "token_file"})
+_IDENTITY_MODES = ("oidc", "kubernetes")
+"""Those with files, some of which are named by default."""
+_TOKENS = frozenset({"api_key_file", "authorization_file", "services_token_file", "token_file"})
 
 
 def probes(systems: Systems) -> list[Probe]:
@@ -99,14 +101,20 @@ def _data_folder(folder: Path) -> Outcome:
 
 def _files(settings: Settings) -> Iterator[tuple[str, str, str, str | None]]:
     """Each file with the setting that names it, its key, and the private key beside it."""
+    idle = {f"identity.{mode}" for mode in _IDENTITY_MODES if mode != settings.identity.mode}
+    if not settings.kserve.enabled:
+        idle.add("kserve")
 
     def walk(value: Any, path: str) -> Iterator[tuple[str, str, str, str | None]]:
+        if path in idle:
+            return
         if isinstance(value, Section):
             for field in msgspec.structs.fields(value):
                 here = f"{path}.{field.name}".lstrip(".")
                 inside = getattr(value, field.name)
                 if isinstance(inside, str) and (
-                    field.name in _TOKENS or field.name in ("ca_file", "client_cert")
+                    field.name in _TOKENS
+                    or field.name in ("ca_file", "client_cert", "services_ca_file")
                 ):
                     private = getattr(value, "client_key", None)
                     yield here, field.name, inside, private

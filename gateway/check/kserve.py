@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+
 from gateway.check.finding import Outcome, failed, fine, shown, warned
+from gateway.check.models import look_at
 from gateway.check.probe import Probe
 from gateway.check.systems import KServeNamespace, Systems
+from gateway.settings import ModelSettings
 
 __all__ = ["probes"]
 
 _MOST_NAMES = 8
+_MOST_MODELS = 50
+_AT_ONCE = 8
+_PATIENCE = 4.0
+"""Its models are asked as well, some at a time."""
 
 
 def probes(systems: Systems) -> list[Probe]:
@@ -17,29 +26,39 @@ def probes(systems: Systems) -> list[Probe]:
         return []
     address = shown(settings.api_server) if settings.api_server else "the pod's cluster"
 
-    async def look() -> list[Outcome]:
-        return [_outcome(one) for one in await systems.kserve()]
+    return [
+        Probe(system="kserve", address=address, look=lambda: _look(systems), patience=_PATIENCE)
+    ]
 
-    return [Probe(system="kserve", address=address, look=look)]
+
+async def _look(systems: Systems) -> list[Outcome]:
+    """The namespaces, and then the models in them as if the configuration named them."""
+    namespaces = await systems.kserve()
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def look_at_one(namespace: str, model: ModelSettings) -> list[Outcome]:
+        async with places:
+            return await look_at(systems, model, f"the InferenceService in {namespace}: its")
+
+    asked = [(one.namespace, model) for one in namespaces for model in one.models][:_MOST_MODELS]
+    models = await asyncio.gather(*(look_at_one(*one) for one in asked))
+    return [*(_outcome(one) for one in namespaces), *itertools.chain.from_iterable(models)]
 
 
 def _outcome(one: KServeNamespace) -> Outcome:
     place = f"namespace {one.namespace}"
     if one.problem is not None:
         return failed(f"{place}: {one.problem}", _mend(one))
-    if not one.models:
+    several = "s" if one.services != 1 else ""
+    ready = list(dict.fromkeys(model.id for model in one.models))
+    said = f"{place}: {one.services} InferenceService{several}"
+    if not ready:
         return warned(
-            f"{place}: {one.services} InferenceServices, none of them ready",
+            f"{said}, none of them ready",
             "See `oc get inferenceservice`, and kserve.label_selector for what it leaves out.",
         )
-    names = ", ".join(one.models[:_MOST_NAMES])
-    more = f" and {len(one.models) - _MOST_NAMES} more" if len(one.models) > _MOST_NAMES else ""
-    verb = "is" if len(one.models) == 1 else "are"
-    several = "s" if one.services != 1 else ""
-    return fine(
-        f"{place}: {one.services} InferenceService{several}, of which {len(one.models)} {verb} "
-        f"ready: {names}{more}"
-    )
+    more = f" and {len(ready) - _MOST_NAMES} more" if len(ready) > _MOST_NAMES else ""
+    return fine(f"{said}, ready are: {', '.join(ready[:_MOST_NAMES])}{more}")
 
 
 def _mend(one: KServeNamespace) -> str:

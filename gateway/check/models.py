@@ -12,13 +12,13 @@ from msgspec import Struct, field
 
 from gateway.check.finding import Outcome, failed, fine, shown, warned
 from gateway.check.mending import mend_of
-from gateway.check.probe import Probe
+from gateway.check.probe import Probe, closed_after
 from gateway.check.systems import Systems
 from gateway.errors import GatewayError, InvalidRequest, NotFound
 from gateway.ports import ModelServer, ServerKind
-from gateway.settings import BackendSettings, Settings, backend_of
+from gateway.settings import BackendSettings, ModelSettings, Settings, backend_of
 
-__all__ = ["Answers", "probes"]
+__all__ = ["Answers", "different_dimensions", "look_at", "probes", "single_embedding_model"]
 
 MOST_ASKED = 4
 """Models of one server that are asked for a token; adapters (LoRA) of one base may be hundreds."""
@@ -78,6 +78,19 @@ def probes(systems: Systems, answers: Answers) -> list[Probe]:
     ]
 
 
+async def look_at(systems: Systems, model: ModelSettings, setting: str) -> list[Outcome]:
+    """A model that the configuration doesn't name, at its one backend."""
+    backend = model.backends[0]
+    wanted = Wanted(setting=setting, name=backend.model or model.id, id=model.id, kind=model.kind)
+    look = _Look(systems, _server(backend), [setting], [wanted], Answers(outstanding=1))
+    try:
+        found = await look()
+    except GatewayError as error:
+        found = [failed(error.message, mend_of(error))]
+    place = shown(backend.url)
+    return [msgspec.structs.replace(one, system="model server", address=place) for one in found]
+
+
 def _servers(settings: Settings) -> dict[BackendSettings, tuple[list[str], list[Wanted]]]:
     found: dict[BackendSettings, tuple[list[str], list[Wanted]]] = {}
     for index, entry in enumerate(settings.discover):
@@ -117,13 +130,10 @@ class _Look:
 
     async def __call__(self) -> list[Outcome]:
         try:
-            server = self._systems.model_server(self._backend)
-            try:
+            async with closed_after(self._systems.model_server(self._backend)) as server:
                 return await self._ask(server)
-            except httpx.HTTPError as error:
-                return [failed(str(error) or type(error).__name__, "Look into its log.")]
-            finally:
-                await server.aclose()
+        except httpx.HTTPError as error:
+            return [failed(str(error) or type(error).__name__, "Look into its log.")]
         finally:
             self._answers.outstanding -= 1
             if not self._answers.outstanding:

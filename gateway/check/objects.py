@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.check.files import not_there
 from gateway.check.finding import Outcome, failed, fine, warned
 from gateway.check.mending import mend_of
-from gateway.check.probe import Probe
+from gateway.check.probe import CLOSE_SECONDS, Probe, closed_after
 from gateway.check.systems import Systems
 from gateway.errors import GatewayError
 from gateway.ports import ObjectMissing, ObjectStore
@@ -46,7 +48,11 @@ def probes(systems: Systems) -> list[Probe]:
 
 async def _look(systems: Systems) -> list[Outcome]:
     """Put, read, list and delete, and the same in parts; each needs a right of its own."""
-    store = systems.objects()
+    async with closed_after(systems.objects()) as store:
+        return await _use(systems, store)
+
+
+async def _use(systems: Systems, store: ObjectStore) -> list[Outcome]:
     keys = [f"{PREFIX}{uuid.uuid4().hex}/{name}" for name in ("small", "parts")]
     written: list[str] = []
     try:
@@ -77,15 +83,13 @@ async def _look(systems: Systems) -> list[Outcome]:
     finally:
         if written:
             await _clean_up(store, written)
-        await store.aclose()
 
 
 async def _clean_up(store: ObjectStore, keys: list[str]) -> None:
     """What was said before it counts; a store that fails here has failed already."""
-    try:
-        await store.delete(keys)
-    except GatewayError:
-        return
+    with suppress(GatewayError, TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await store.delete(keys)
 
 
 async def _step(

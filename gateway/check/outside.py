@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 from functools import partial
 
 from gateway.check.finding import Outcome, failed, fine, shown, skipped
 from gateway.check.mending import mend_of
-from gateway.check.probe import Probe
+from gateway.check.probe import Probe, closed_after
 from gateway.check.systems import Systems
 from gateway.errors import UpstreamError
 from gateway.ports import ToolServerFailed, WebSearchFailed
@@ -41,24 +42,25 @@ async def _search(systems: Systems) -> Outcome:
     if search is None:
         return skipped("no engine is configured")
     try:
-        pages = await search.search(_QUERY, limit=1)
+        async with closed_after(search):
+            pages = await search.search(_QUERY, limit=1)
     except WebSearchFailed as error:
         return failed(
             error.message,
             "Compare web_search.url and web_search.api_key with the engine's; SearXNG needs "
             "`search.formats: [html, json]`; a closed network needs its proxy or SearXNG inside.",
         )
-    finally:
-        await search.aclose()
     return fine(f"answers with {len(pages)} page{'s' if len(pages) != 1 else ''}")
 
 
 async def _connector(systems: Systems, connector: ConnectorSettings) -> Outcome:
-    servers = systems.tool_servers()
     name = connector.id
     try:
         address = ConnectorRegistry([connector]).address(name, name)
-        async with servers.open(address) as session:
+        async with (
+            closed_after(systems.tool_servers()) as servers,
+            servers.open(address) as session,
+        ):
             tools = await session.list_tools()
             described = f"{name}: {len(tools)} tool{'s' if len(tools) != 1 else ''}"
             return fine(f"{described}, MCP {session.protocol_version} by {session.transport}")
@@ -70,18 +72,16 @@ async def _connector(systems: Systems, connector: ConnectorSettings) -> Outcome:
         return failed(error.message, mend)
     except UpstreamError as error:
         return failed(error.message, "Mount the file of authorization_file.")
-    finally:
-        await servers.aclose()
 
 
 async def _detector(systems: Systems, settings: DetectorSettings) -> Outcome:
-    detectors = systems.detectors()
     began = time.monotonic()
     try:
-        await detectors[settings.name].detect([_TEXT])
+        async with AsyncExitStack() as stack:
+            detectors = systems.detectors()
+            for one in detectors.values():
+                await stack.enter_async_context(closed_after(one))
+            await detectors[settings.name].detect([_TEXT])
     except UpstreamError as error:
         return failed(f"{settings.name}: {error.message}", mend_of(error))
-    finally:
-        for one in detectors.values():
-            await one.aclose()
     return fine(f"{settings.name} judged a text in {time.monotonic() - began:.2f} s")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -14,15 +16,35 @@ from gateway.check.mending import mend_of
 from gateway.errors import GatewayError
 from gateway.settings import SettingsError
 
-__all__ = ["DEFAULT_SECONDS", "Look", "Probe", "run_all"]
+__all__ = ["CLOSE_SECONDS", "DEFAULT_SECONDS", "Look", "Probe", "closed_after", "run_all"]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SECONDS = 15.0
+CLOSE_SECONDS = 2.0
+"""How long a look may take for cleaning up, after its time is over as well."""
 
 Look = Callable[[], Awaitable[Outcome | Sequence[Outcome]]]
 """Changes nothing that lasts, and cleans up when it is cancelled. ``GatewayError`` and
 ``SettingsError`` that it raises are failures with their words."""
+
+
+class _Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+ClosableT = TypeVar("ClosableT", bound=_Closable)
+
+
+@asynccontextmanager
+async def closed_after(one: ClosableT) -> AsyncIterator[ClosableT]:
+    """Closes it at the end; a system that hangs holds that up no longer than ``CLOSE_SECONDS``."""
+    try:
+        yield one
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await one.aclose()
 
 
 class Probe(Struct, frozen=True, kw_only=True):

@@ -13,11 +13,13 @@ from gateway.ports import (
     DocumentConverter,
     ModelServer,
     ObjectStore,
+    TokenReviewer,
+    TokenVerifier,
     ToolServer,
     VectorIndex,
     WebSearch,
 )
-from gateway.settings import BackendSettings, Settings, VectorSettings
+from gateway.settings import BackendSettings, ModelSettings, Settings, VectorSettings
 
 __all__ = ["KServeNamespace", "Systems"]
 
@@ -27,8 +29,8 @@ class KServeNamespace(Struct, frozen=True, kw_only=True):
 
     namespace: str
     services: int = 0
-    models: Sequence[str] = ()
-    """Those that are ready."""
+    models: Sequence[ModelSettings] = ()
+    """Of those that are ready, each with its one backend."""
     problem: str | None = None
     status: int | None = None
     """The API server's, where it refused."""
@@ -53,3 +55,5 @@ class Systems(Struct, frozen=True, kw_only=True):
     tool_servers: Callable[[], ToolServer]
     detectors: Callable[[], dict[str, ContentDetector]]
     kserve: Callable[[], Awaitable[Sequence[KServeNamespace]]]
+    verifier: Callable[[], TokenVerifier]
+    reviewer: Callable[[], TokenReviewer]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 from gateway.check.files import not_there
 from gateway.check.finding import Outcome, failed, fine, shown, warned
 from gateway.check.mending import mend_of
-from gateway.check.probe import Probe
+from gateway.check.probe import CLOSE_SECONDS, Probe, closed_after
 from gateway.check.systems import Systems
 from gateway.errors import GatewayError
 from gateway.ports import IndexedChunk, IndexFeatures, StoreIndex, VectorIndex
@@ -75,8 +76,14 @@ async def _look_at_lite(systems: Systems, folder: Path) -> list[Outcome]:
 
 async def _look(systems: Systems, settings: VectorSettings) -> list[Outcome]:
     """A collection of the store's own whatever the layout, so that all of it goes again."""
-    index = systems.index(replace(settings, layout="per_store"))
     try:
+        return await _try(systems, replace(settings, layout="per_store"))
+    except GatewayError as error:
+        return [failed(error.message, _mend(error))]
+
+
+async def _try(systems: Systems, settings: VectorSettings) -> list[Outcome]:
+    async with closed_after(systems.index(settings)) as index:
         features = await index.features()
         wanted = systems.settings.search.default_mode
         store = StoreIndex(
@@ -89,12 +96,7 @@ async def _look(systems: Systems, settings: VectorSettings) -> list[Outcome]:
         outcomes = [made or fine(f"{features.engine}: written, searched and dropped")]
         if not features.keyword:
             outcomes.append(_without_words(features, wanted))
-    except GatewayError as error:
-        return [failed(error.message, _mend(error))]
-    else:
         return outcomes
-    finally:
-        await index.aclose()
 
 
 async def _use(index: VectorIndex, store: StoreIndex) -> Outcome | None:
@@ -108,7 +110,9 @@ async def _use(index: VectorIndex, store: StoreIndex) -> Outcome | None:
         hits = await index.search(store, vector, 1)
         words = await index.search_text(store, _WORD, 1) if store.keyword else hits
     finally:
-        await index.drop(store)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await index.drop(store)
     if not hits:
         return failed("what was written isn't found", "Look into Milvus's log.")
     if not words:

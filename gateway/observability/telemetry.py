@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import SpanKind
 
 from gateway.errors import ClientDisconnected
-from gateway.identity.principal import NOBODY, Principal
+from gateway.identity.principal import Principal
 from gateway.observability import semconv
 from gateway.observability.metrics import Metrics
 from gateway.observability.tracing import Trace, Tracing

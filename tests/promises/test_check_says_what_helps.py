@@ -6,9 +6,15 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import os
 import re
+import socket
 import ssl
+import subprocess
+import sys
+import time
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,17 +24,21 @@ import trustme
 from click.testing import CliRunner, Result
 
 from adapters.minio import MinioObjectStore
-from gateway import cli
+from gateway.app import systems_of
+from gateway.check.command import check_command
 from gateway.database.migrate import newest_revision
+from gateway.identity.commands import keys_commands
 from gateway.settings import ObjectSettings
 from tests.real.s3.server import S3Server
 from tests.support.checks import check, check_one, denying
 from tests.support.detectors import DetectorServer
 from tests.support.docling_serve import DoclingServe
 from tests.support.gateway import free_port
+from tests.support.issuer import Issuer
 from tests.support.otlp import Collector
 from tests.support.postgres import PASSWORD, PostgresServer
 from tests.support.search_engines import KEY, SearchEngine
+from tests.support.small_server import SmallServer
 from tests.support.tool_servers import ToolServing
 from tests.support.upstream import FakeVllm, Whole
 
@@ -404,6 +414,65 @@ async def test_telemetry_that_is_off_is_skipped(tmp_path: Path):
     assert found.state == "skipped"
 
 
+# -- identity --------------------------------------------------------------------------------------
+
+
+async def test_an_issuer_is_asked_for_its_keys(tmp_path: Path):
+    """With a token that is nobody's; where it is away, the words say what was asked."""
+    async with Issuer() as issuer:
+        oidc = {"issuer": issuer.url, "audience": ["understudy"], "default_project": "ours"}
+        identity = {"mode": "oidc", "oidc": oidc}
+        good = await check_one(tmp_path, "identity oidc", identity=identity)
+        issuer.claimed_issuer = "https://another.example.com"
+        other = await check_one(tmp_path, "identity oidc", identity=identity)
+    gone = await check_one(tmp_path, "identity oidc", identity=identity)
+    assert (good.state, good.found) == ("ok", "its keys are fetched")
+    assert (other.state, "another.example.com" in other.found) == ("failed", True)
+    assert gone.state == "failed"
+    assert "can't be fetched" in gone.found
+    assert "identity.oidc.issuer" in (gone.mend or "")
+
+
+async def test_the_right_to_review_tokens_is_tried(tmp_path: Path):
+    """The role that gives it is named."""
+    answers = {"code": 201}
+    status = {"authenticated": False, "error": "token not found"}
+    token = tmp_path / "token"
+    token.write_text("own")
+    async with SmallServer(lambda _: (answers["code"], {"status": status})) as api:
+        kubernetes = {"api_url": api.url, "token_file": str(token), "ca_file": None}
+        identity = {"mode": "kubernetes", "kubernetes": kubernetes}
+        good = await check_one(tmp_path, "identity kubernetes", identity=identity)
+        answers["code"] = 403
+        bad = await check_one(tmp_path, "identity kubernetes", identity=identity)
+    assert good.state == "ok"
+    assert bad.state == "failed"
+    assert "system:auth-delegator" in (bad.mend or "")
+
+
+async def test_a_database_without_keys_lets_nobody_in(postgres_url: str, tmp_path: Path):
+    """Which is a warning: the first one is made with a command."""
+    sections = {"identity": {"mode": "api_keys"}, "database": {"url": postgres_url}}
+    found = await check_one(tmp_path, "identity api_keys", **sections)
+    assert (found.state, found.mend) == ("warning", "`understudy keys create`")
+    keys = [*("create", "--project", "ours", "--name", "first")]
+    made = CliRunner(env={"UNDERSTUDY_DATABASE__URL": postgres_url})
+    assert (await asyncio.to_thread(made.invoke, keys_commands(), keys)).exit_code == 0
+    found = await check_one(tmp_path, "identity api_keys", **sections)
+    assert (found.state, found.found) == ("ok", "1 key")
+
+
+async def test_an_open_port_without_identity_is_said(tmp_path: Path):
+    """It is a failure, since the server wouldn't start, and a warning where somebody wanted it."""
+    server = {"host": "0.0.0.0"}
+    refused = await check_one(tmp_path, "identity none", server=server)
+    wanted = await check_one(
+        tmp_path, "identity none", server=server, identity={"allow_anonymous": True}
+    )
+    local = await check_one(tmp_path, "identity none")
+    assert [one.state for one in (refused, wanted, local)] == ["failed", "warning", "ok"]
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
@@ -436,6 +505,15 @@ async def test_an_empty_token_file_is_said(upstream: FakeVllm, tmp_path: Path):
     assert (found.state, found.found) == ("failed", "discover.0.api_key_file: is empty")
 
 
+async def test_files_of_what_is_not_used_do_not_count(tmp_path: Path):
+    """A pod's token is named by default, and needed only where it is asked for."""
+    assert await check(tmp_path, "file") == []
+    kserve = {"ca_file": "/nowhere", "api_server": "https://a", "namespaces": ["a"]}
+    assert await check(tmp_path, "file", kserve=kserve) == []
+    found = await check_one(tmp_path, "file", kserve={**kserve, "enabled": True})
+    assert (found.state, found.address) == ("failed", "/nowhere")
+
+
 async def test_settings_without_effect_are_told(upstream: FakeVllm, tmp_path: Path):
     """A CA beside http://, PostgreSQL beside a replica's own disk."""
     found = await check(
@@ -450,12 +528,56 @@ async def test_settings_without_effect_are_told(upstream: FakeVllm, tmp_path: Pa
     assert "vectors are in Milvus Lite" in warned
 
 
+# -- systems that hang ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hole() -> Iterator[str]:
+    """The address of what accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_systems_that_hang_hold_nothing_up(hole: str, tmp_path: Path):
+    """Each is given up after its time, and the process ends, whatever its threads wait for."""
+    config = tmp_path / "understudy.yaml"
+    sections = {
+        "discover": [f"http://{hole}"],
+        "data_dir": str(tmp_path / "data"),
+        "database": {"url": f"postgresql+asyncpg://u:p@{hole}/x"},
+        "objects": {
+            "kind": "minio",
+            "endpoint": hole,
+            "access_key": "abc",
+            "secret_key": "abcdefgh",
+            "secure": False,
+        },
+        "vectors": {"uri": f"http://{hole}"},
+        "documents": {"converter": "docling-serve", "url": f"http://{hole}"},
+    }
+    config.write_text(json.dumps(sections))  # which is YAML as well
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "check", "--config", str(config), "--timeout", "2"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{hole}"},
+    )
+    assert done.returncode == 1
+    assert done.stdout.count("no answer within") >= 5
+    assert done.stderr == ""
+    assert time.monotonic() - began < 60
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 
 def run(*arguments: str, **environment: str) -> Result:
     variables = {"UNDERSTUDY_CONFIG": None, "UNDERSTUDY_DATA_DIR": None, **environment}
-    return CliRunner(env=variables).invoke(cli.main, ["check", *arguments], catch_exceptions=False)
+    command = check_command(systems_of, leave=lambda _: None)
+    return CliRunner(env=variables).invoke(command, arguments, catch_exceptions=False)
 
 
 def test_a_failure_is_the_exit_status(tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import pytest
 import trustme
 
 from adapters.kubernetes import KServe, watch
+from gateway.configuration import load_settings
 from gateway.routing import addresses
 from gateway.settings import KServeSettings, ModelSettings, SettingsError
 from tests.support.checks import check, check_one
@@ -275,6 +277,24 @@ def test_outside_of_a_pod_the_settings_must_say_where(
     KServe(KServeSettings(enabled=True), folder=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"api_server": "http://api.example.com"}, "kserve.api_server: expected https"),
+        ({"api_server": "api.example.com:6443"}, "kserve.api_server: expected https://host:port"),
+        ({"namespaces": ["Not_A_Name"]}, "kserve.namespaces"),
+        ({"token_file": "/nowhere"}, "kserve.token_file: no such file"),
+    ],
+)
+def test_wrong_settings_are_named(wrong: dict[str, Any], words: str):
+    """At the start, by their keys."""
+    variables = {
+        f"UNDERSTUDY_KSERVE__{key.upper()}": json.dumps(value) for key, value in wrong.items()
+    }
+    with pytest.raises(SettingsError, match=words):
+        load_settings(None, {"UNDERSTUDY_KSERVE__ENABLED": "true", **variables})
+
+
 # -- end to end ------------------------------------------------------------------------------------
 
 
@@ -356,20 +376,28 @@ async def test_an_addressed_backend_proves_its_name(private_ca: trustme.CA, tmp_
 
 
 async def test_check_lists_what_would_be_served(api: ApiServer, token_file: Path):
-    """Each namespace, and the Role that is missing."""
+    """Each namespace, with the Role that is missing, and each model's answer."""
     api.denied = {"secret"}
-    await api.apply(
-        inference_service("a", url="http://a.svc"),
-        inference_service("b", url="http://b.svc", ready=False),
-    )
-    settings = settings_of(api, token_file, namespaces=[NAMESPACE, "secret", "empty"])
-    found = await check(token_file.parent, "kserve", kserve=settings)
-    assert [one.state for one in found] == ["ok", "failed", "warning"]
-    assert found[0].found == "namespace models: 2 InferenceServices, of which 1 is ready: a"
+    async with FakeVllm(["a"]) as upstream:
+        await api.apply(
+            inference_service("a", url=upstream.root_url),
+            inference_service("b", url="http://b.svc", ready=False),
+        )
+        settings = settings_of(api, token_file, namespaces=[NAMESPACE, "secret", "empty"])
+        found = await check(token_file.parent, "kserve", kserve=settings)
+    assert [one.state for one in found] == ["ok", "failed", "warning", "ok"]
+    assert found[0].found == "namespace models: 2 InferenceServices, ready are: a"
     assert "cannot list resource" in found[1].found
     assert "Role" in (found[1].mend or "")
+    assert (found[3].system, found[3].address) == ("model server", upstream.root_url)
+    assert found[3].found.startswith("a (chat) chatted in ")
+
+
+async def test_check_says_what_is_wrong_with_the_token(api: ApiServer, token_file: Path):
+    """And doesn't show it."""
     token_file.write_text("an-old-token")  # noqa: ASYNC240
-    [denied, *_] = await check(token_file.parent, "kserve", kserve=settings)
-    assert denied.state == "failed"
-    assert "token" in (denied.mend or "")
-    assert "an-old-token" not in repr(denied)
+    found = await check_one(token_file.parent, "kserve", kserve=settings_of(api, token_file))
+    assert found.state == "failed"
+    assert "401" in found.found
+    assert "token" in (found.mend or "")
+    assert "an-old-token" not in repr(found)
