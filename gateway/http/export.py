@@ -10,7 +10,7 @@ from litestar.response import Stream
 
 __all__ = ["csv_lines", "exported", "wants_csv"]
 
-_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
+_TYPES = {"csv": "text/csv", "jsonl": "application/jsonl"}
 
 
 def csv_lines(rows: Sequence[Sequence[object]]) -> bytes:

@@ -114,6 +114,12 @@ class UsageRepository:
             for row in await self._session.execute(statement)
         ]
 
+    async def span(self, chosen: UsageFilter) -> tuple[int, int] | None:
+        """The first and the last hour with usage in it."""
+        found = select(func.min(UsageRow.hour), func.max(UsageRow.hour)).where(*_conditions(chosen))
+        first, last = (await self._session.execute(found)).one()
+        return None if first is None else (int(first), int(last))
+
     async def forget(self, before: int) -> int:
         """Usage of hours before this; a bounded number of rows, and how many."""
         old = (

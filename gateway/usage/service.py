@@ -97,9 +97,13 @@ class UsageService:
 
     async def _csv(self, plan: _Plan) -> AsyncIterator[bytes]:
         yield csv_lines([_COLUMNS])
-        # Grouped by all columns in the table's order, hours can be read one after the other.
-        for start in range(plan.start, plan.end, plan.width):
-            sums = await self._sums(plan, start, start + plan.width, most=None)
+        async with self._database.read() as session:
+            span = await UsageRepository(session).span(plan.chosen)
+        if span is None:
+            return
+        first, end = max(plan.start, span[0] // _DAY * _DAY), min(plan.end, span[1] + 1)
+        for start in range(first // _DAY * _DAY, end, _DAY):  # a day at a time is no load
+            sums = await self._sums(plan, max(start, plan.start), min(start + _DAY, plan.end), None)
             if sums:
                 yield csv_lines([_cells(one, plan) for one in sums])
 
