@@ -1,4 +1,9 @@
-"""The compiled pipeline, set up for one installation."""
+"""The compiled pipeline, set up for one installation.
+
+What the SDK writes twice, in an old and in a new field, goes out in the old one alone: new servers
+read it where the new one is missing, and old ones refuse a pipeline with a field that they don't
+know. So does ``optional``: what isn't needed is left out instead.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,9 @@ from gateway.settings import KubeflowSettings
 
 __all__ = ["specification"]
 
-_S3_KEY = "AWS_ACCESS_KEY_ID"
-"""The key that tells the two secrets apart."""
+_GATEWAY_KEYS = ("OPENAI_API_KEY",)
+_S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_S3_ENDPOINT = "AWS_S3_ENDPOINT"
 
 
 def specification(settings: KubeflowSettings, parallelism: int) -> dict[str, Any]:
@@ -21,29 +27,50 @@ def specification(settings: KubeflowSettings, parallelism: int) -> dict[str, Any
     """
     pipeline, platform = yaml.safe_load_all(PIPELINE.read_text(encoding="utf-8"))
     for executor in pipeline["deploymentSpec"]["executors"].values():
-        container = executor["container"]
-        if settings.image is not None:
-            container["image"] = settings.image
-        if settings.environment:
-            container["env"] = [
-                {"name": name, "value": value} for name, value in settings.environment.items()
-            ]
+        _set_up_container(executor["container"], settings)
     for task in pipeline["root"]["dag"]["tasks"].values():
         if "iteratorPolicy" in task:
             task["iteratorPolicy"]["parallelismLimit"] = parallelism
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     for executor in executors.values():
-        for secret in executor.get("secretAsEnv", []):
-            keys = {one["secretKey"] for one in secret["keyToEnv"]}
-            name = settings.s3_secret if _S3_KEY in keys else settings.gateway_secret
-            _rename(secret, "secretName", name)
-        for config_map in executor.get("configMapAsVolume", []):
-            if settings.trusted_ca_config_map is not None:
-                _rename(config_map, "configMapName", settings.trusted_ca_config_map)
+        named = [one["secretName"] for one in executor.pop("secretAsEnv", [])]
+        secrets = [one for one in _secrets(settings) if one[0] in named]
+        executor["secretAsEnv"] = [_secret(name, keys) for _, name, keys in secrets]
+        mounts = [one["mountPath"] for one in executor.pop("configMapAsVolume", [])]
+        if settings.trusted_ca_config_map is not None:
+            executor["configMapAsVolume"] = [
+                {"configMapName": settings.trusted_ca_config_map, "mountPath": mount}
+                for mount in mounts
+            ]
     return {"pipeline_spec": pipeline, "platform_spec": platform}
 
 
-def _rename(source: dict[str, Any], key: str, name: str) -> None:
-    """Both forms: newer servers read the one that ends in ``Parameter``."""
-    source[key] = name
-    source[f"{key}Parameter"] = {"runtimeValue": {"constant": name}}
+def _set_up_container(container: dict[str, Any], settings: KubeflowSettings) -> None:
+    if settings.image is not None:
+        container["image"] = settings.image
+    if settings.environment:
+        container["env"] = [
+            {"name": name, "value": value} for name, value in settings.environment.items()
+        ]
+    if "resources" in container:
+        container["resources"] = {
+            name: value
+            for name, value in container["resources"].items()
+            if not name.startswith("resource")
+        }
+
+
+def _secrets(settings: KubeflowSettings) -> list[tuple[str, str, tuple[str, ...]]]:
+    """For each Secret of the compiled pipeline, the one to be used and its keys."""
+    keys = _S3_KEYS if settings.s3_endpoint is not None else (*_S3_KEYS, _S3_ENDPOINT)
+    found: list[tuple[str, str, tuple[str, ...]]] = [("understudy-s3", settings.s3_secret, keys)]
+    if settings.gateway_secret is not None:
+        found.append(("understudy-gateway", settings.gateway_secret, _GATEWAY_KEYS))
+    return found
+
+
+def _secret(name: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "secretName": name,
+        "keyToEnv": [{"secretKey": key, "envVar": key} for key in keys],
+    }

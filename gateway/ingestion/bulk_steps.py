@@ -44,6 +44,7 @@ __all__ = ["convert_documents", "embed_documents", "insert_documents"]
 _CHUNKS_IN_A_PIECE = 64
 _CONVERSIONS = 3
 """Attempts, where the converter itself died or was away."""
+_PAUSE_SECONDS = 1.0
 _LONGEST_HEADING, _MOST_HEADINGS = 4096, 32
 """As the gateway takes them."""
 _OUTCOMES_BYTES = 60_000
@@ -91,7 +92,7 @@ async def _converted(
             except ConversionFailed as error:
                 if not error.transient or attempt == _CONVERSIONS:
                     raise
-                await asyncio.sleep(attempt)
+                await asyncio.sleep(_PAUSE_SECONDS * attempt)
         raise AssertionError("the last attempt returns or raises")
 
 

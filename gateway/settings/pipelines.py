@@ -31,13 +31,14 @@ class KubeflowSettings(Section, frozen=True):
     """The gateway's image, which the run's pods use."""
     gateway_url: str | None = None
     """The gateway's API as the pods reach it, ending in ``/v1``."""
-    gateway_secret: str = "understudy-gateway"  # noqa: S105  (its name)
-    """With the key ``OPENAI_API_KEY``; may be missing where the gateway asks for none."""
+    gateway_secret: str | None = None
+    """A Secret with the key ``OPENAI_API_KEY``, where the gateway asks for one."""
     s3_endpoint: str | None = None
-    """A URL; ``AWS_S3_ENDPOINT`` of the secret when left out."""
+    """A URL; ``AWS_S3_ENDPOINT`` of the Secret when left out."""
     s3_region: str | None = None
     s3_secret: str = "understudy-s3"  # noqa: S105  (its name)
-    """With the keys of OpenShift AI's connections, ``AWS_ACCESS_KEY_ID`` and so on."""
+    """A Secret with ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``, as OpenShift AI's
+    connections are."""
     trusted_ca_config_map: str | None = None
     """Authorities that the pods trust besides the image's own."""
     trusted_ca_key: str = "ca-bundle.crt"

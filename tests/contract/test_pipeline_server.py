@@ -5,6 +5,7 @@ A new adapter adds its name to ``ADAPTERS`` and passes the same suite.
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,8 +86,22 @@ async def test_a_run_is_started_as_it_is_set_up(make, api):
     assert loop["iteratorPolicy"] == {"parallelismLimit": 3}
     platform = sent["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
     insert = platform["deploymentSpec"]["executors"]["exec-insert"]
-    assert [one["secretName"] for one in insert["secretAsEnv"]] == ["minio", "key"]
-    assert insert["configMapAsVolume"][0]["configMapName"] == "odh-trusted-ca-bundle"
+    assert {one["secretName"]: len(one["keyToEnv"]) for one in insert["secretAsEnv"]} == {
+        "minio": 3,
+        "key": 1,
+    }
+    assert insert["configMapAsVolume"] == [
+        {"configMapName": "odh-trusted-ca-bundle", "mountPath": "/etc/understudy/ca"}
+    ]
+
+
+async def test_what_is_not_set_up_is_not_asked_for(make, api):
+    """A Secret or a ConfigMap that is missing would keep pods from starting."""
+    await start(make(api.url, s3_endpoint="https://minio:9000"))
+    [sent] = api.started
+    text = json.dumps(sent["pipeline_spec"]["platform_spec"])
+    for absent in ("understudy-gateway", "configMap", "AWS_S3_ENDPOINT", "optional"):
+        assert absent not in text
 
 
 async def test_the_experiment_is_found_among_many(make, api):

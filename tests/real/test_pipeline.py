@@ -187,5 +187,12 @@ async def test_a_run_is_started_as_the_sdk_does_it(kfp: Path):
         await server.start("ours", arguments, experiment="docs", parallelism=4)
         await server.aclose()
         theirs, ours = api.started
-    for name in ("experiment_id", "runtime_config", "pipeline_spec"):
+    assert set(ours) <= set(theirs)
+    for name in ("experiment_id", "runtime_config"):
         assert ours[name] == theirs[name]
+    assert set(ours["pipeline_spec"]) == set(theirs["pipeline_spec"])
+    for name in ("components", "pipelineInfo", "root", "schemaVersion"):
+        assert (
+            ours["pipeline_spec"]["pipeline_spec"][name]
+            == (theirs["pipeline_spec"]["pipeline_spec"][name])
+        )

@@ -167,6 +167,25 @@ async def test_documents_are_searchable_with_their_place(ingestion: Ingestion):
     assert content.text == "The boat is blue.\nIt floats."
 
 
+async def test_it_works_with_llamastacks_names_too(upstream: FakeVllm, tmp_path: Path):
+    """In that profile a model's id has a slash, and a key travels with every call."""
+    async with (
+        InProcessGateway(
+            discover=[upstream.url],
+            models=["fake-embedding"],
+            data_dir=str(tmp_path / "data"),
+            server={"profile": "llamastack"},
+        ) as gateway,
+        RemoteStore(gateway.base_url, "a-key") as store,
+    ):
+        await store.create("names", None)
+        ingestion = Ingestion(gateway, store, tmp_path)
+        ingestion.bucket = MemoryBucket(boat="The boat is blue.")
+        outcome, failures = await ingestion.run()
+        assert (outcome.done, failures) == (1, [])
+        assert len(await ingestion.search("boat")) == 1
+
+
 async def test_a_step_that_is_run_again_changes_nothing(ingestion: Ingestion):
     """As after the death of its pod: what is done is left alone, what is half done is replaced."""
     ingestion.bucket = MemoryBucket(boat="The boat is blue.", lamp="The lamp is on.")
@@ -264,8 +283,11 @@ async def test_what_the_model_refuses_fails_alone(ingestion: Ingestion, upstream
     assert "too long for me" in failure.why
 
 
-async def test_a_converter_that_dies_is_asked_again(ingestion: Ingestion):
+async def test_a_converter_that_dies_is_asked_again(
+    ingestion: Ingestion, monkeypatch: pytest.MonkeyPatch
+):
     """Twice; a document that kills it every time fails."""
+    monkeypatch.setattr("gateway.ingestion.bulk_steps._PAUSE_SECONDS", 0.0)
     ingestion.bucket = MemoryBucket(boat="The boat is blue.")
     ingestion.converter.deaths = 2
     outcome, _ = await ingestion.run()
