@@ -217,6 +217,7 @@ async def test_a_plain_chat_completion(gateway, upstream):
         "openai.response.system_fingerprint": said["system_fingerprint"],
         "server.address": "127.0.0.1",
         "server.port": upstream.port,
+        "understudy.backend.id": "vllm",
     }
 
 
