@@ -35,13 +35,15 @@ def choose(
                 lowest = backend.priority
                 available.clear()
             available.append(backend)
-    if len(available) == 1:
-        return available[0]
-    if not available:
-        return _last_resort(model.backends, tried, now)
-    if key is not None:
-        return _own(available, key, model.routing)
-    return _drawn(available, model.routing)
+    return _pick(available, key, model.routing) or _last_resort(model, tried, key, now)
+
+
+def _pick(
+    available: Sequence[Backend], key: int | None, routing: RoutingSettings
+) -> Backend | None:
+    if len(available) < 2:
+        return available[0] if available else None
+    return _own(available, key, routing) if key is not None else _drawn(available, routing)
 
 
 def _own(available: Sequence[Backend], key: int, routing: RoutingSettings) -> Backend:
@@ -89,19 +91,20 @@ def _two(available: Sequence[Backend]) -> Sequence[Backend]:
 
 
 def _last_resort(
-    backends: Sequence[Backend], tried: Collection[Backend], now: float
+    model: Model, tried: Collection[Backend], key: int | None, now: float
 ) -> Backend | None:
-    left = [one for one in backends if one not in tried and one.breaker.reason != "slow"]
+    left = [one for one in model.backends if one not in tried and one.breaker.reason != "slow"]
     if not left:
         return None
+    # Those that only can't be asked for their models may be too busy for that: none of them is to
+    # get everything.
+    down = [one for one in left if one.breaker.allows(now)]
+    if down:
+        lowest = min(one.priority for one in down)
+        return _pick([one for one in down if one.priority == lowest], key, model.routing)
     return min(
         left,
-        key=lambda one: (
-            not one.breaker.allows(now) and not one.breaker.is_aside(now),
-            one.load.down,
-            one.breaker.back_at,
-            one.priority,
-        ),
+        key=lambda one: (not one.breaker.is_aside(now), one.breaker.back_at, one.priority),
     )
 
 

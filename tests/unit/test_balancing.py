@@ -122,6 +122,25 @@ def test_where_nothing_is_up_the_soonest_one_back_is_asked():
     assert chosen(model(a, b), 10) == {"b": 10}
 
 
+def test_servers_that_are_all_too_busy_to_list_models_share_the_load():
+    """Discovery may get no answer from any of them; that must not send all to one."""
+    backends = [backend(name) for name in "abc"]
+    for one in backends:
+        one.load.down = True
+    assert len(chosen(model(*backends), 100)) == 3
+
+
+def test_nobody_is_sent_to_a_server_that_hangs():
+    """Not even where there is no other."""
+    a, b = backend("a"), backend("b")
+    for one in (a, b):
+        one.breaker.failed("slow", since=0)
+    assert choose(model(a, b), (), None) is None
+    with pytest.raises(UpstreamUnavailable) as raised:
+        attempts(model(a, b)).begin()
+    assert raised.value.retry_after == 1
+
+
 # -- affinity --------------------------------------------------------------------------------------
 
 
