@@ -10,7 +10,7 @@ from litestar import Request
 
 from gateway.http.body import read_json_body
 from gateway.http.validation import decode_request
-from gateway.identity.principal import Principal
+from gateway.identity.principal import NOBODY, Principal
 from gateway.observability.activity import Activity
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ TAKES = "takes"
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """Of requests that carry no content of files and no messages."""
-
-_NOBODY = Principal()
-"""Who asks where no identity is asked for."""
 
 T = TypeVar("T")
 
@@ -70,7 +67,7 @@ def principal_of(request: Request[Any, Any, Any]) -> Principal:
 
 def principal_of_scope(scope: Scope) -> Principal:
     """Who asks, where no handler is: on the data path."""
-    principal: Principal = scope["state"].get("principal", _NOBODY)
+    principal: Principal = scope["state"].get("principal", NOBODY)
     return principal
 
 

@@ -184,7 +184,7 @@ def _show_secret(key: ApiKey, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode({**_as_dict(key), "secret": key.secret}))
         return
-    click.echo(f"{key.secret}\n")
+    click.echo(key.secret)
     click.echo(f"This is the only time that the secret of {key.id} is shown.", err=True)
 
 

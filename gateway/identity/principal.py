@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-__all__ = ["DEFAULT_PROJECT", "Principal"]
+__all__ = ["ADMIN", "DEFAULT_PROJECT", "NOBODY", "Principal", "is_admin"]
 
 DEFAULT_PROJECT = "default"
 """What everything belongs to where no identity is asked for."""
@@ -46,3 +46,16 @@ class Principal(Struct, frozen=True, kw_only=True):
             key_id=stored.get("key_id"),
             models=frozenset(models) if models is not None else None,
         )
+
+
+ADMIN = "admin"
+"""The scope that sees what other projects used and changed."""
+
+
+def is_admin(principal: Principal) -> bool:
+    """Whether it may see what other projects used and changed."""
+    return principal.scopes is None or ADMIN in principal.scopes
+
+
+NOBODY = Principal()
+"""Who asks where no identity is asked for."""

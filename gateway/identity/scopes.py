@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.errors import MissingScope
-from gateway.identity.principal import Principal
+from gateway.identity.principal import ADMIN, Principal
 from gateway.settings import Scope
 
 __all__ = [
@@ -18,8 +18,6 @@ __all__ = [
     "unknown_scopes",
 ]
 
-ADMIN: Scope = "admin"
-
 SCOPES: dict[Scope, str] = {
     "inference": "Chat, completions, messages, embeddings, rerank, tokenize, moderations, shields.",
     "models.read": "Listing and reading models.",
@@ -29,7 +27,7 @@ SCOPES: dict[Scope, str] = {
     "batches": "Batches.",
     "tools": "Tool groups, tools and connectors.",
     "usage.read": "What the caller's project has used.",
-    ADMIN: "Everything, and what is the operator's: providers, routes, the audit log.",
+    "admin": "Everything, and what is the operator's: providers, routes, the audit log.",
 }
 """The scopes and what each one opens."""
 
@@ -62,7 +60,7 @@ _RULES: dict[str, Scope] = {
     "batches": "batches",
     **dict.fromkeys(("tools", "toolgroups", "tool-runtime", "connectors"), "tools"),
     "usage": "usage.read",
-    **dict.fromkeys(("providers", "inspect", "audit"), ADMIN),
+    **dict.fromkeys(("providers", "inspect", "audit"), "admin"),
 }
 """Resources, by the first part of their paths or the first two, and the scope each one needs."""
 

@@ -20,6 +20,10 @@ MAX_TOKEN_BYTES = 16 * 1024
 _AT_ONCE = 8
 """Unknown tokens that are asked about at a time; a flood of them must not take every connection."""
 
+_MOST_ASKED = 256
+_ASKED_SECONDS = 10.0
+"""How many may wait for that, and for how long, before they are told to come again."""
+
 _SCHEMES = (b"bearer ",)
 _HOW = "Send it as 'Authorization: Bearer KEY'."
 
@@ -54,6 +58,8 @@ class TokenAuthenticator:
             raise _again(refused)
         asking = self._asking.get(key)
         if asking is None:
+            if len(self._asking) >= _MOST_ASKED:
+                return self._known_or(key, _too_many())
             asking = asyncio.create_task(self._ask(key, token, self._project(headers)))
             self._asking[key] = asking
             asking.add_done_callback(lambda task: self._asked(key, task))
@@ -70,20 +76,26 @@ class TokenAuthenticator:
 
     async def _ask(self, key: bytes, token: bytes, project: str | None) -> Principal:
         try:
-            async with self._room:
+            async with asyncio.timeout(_ASKED_SECONDS), self._room:
                 proven = await self._prove(token, project)
+        except TimeoutError:
+            return self._known_or(key, _too_many())
         except (Unauthenticated, PermissionDenied) as error:
             self._good.forget(key)
             self._bad.put(key, error, self._prover.refusal_seconds)
             raise
-        except UpstreamUnavailable:
-            known = self._good.get_old(key)
-            if known is None:
-                raise
-            self._good.renew(key, self._prover.refusal_seconds)
-            return known
+        except UpstreamUnavailable as error:
+            return self._known_or(key, error)
         self._good.put(key, proven.principal, proven.seconds, proven.at_worst_seconds)
         return proven.principal
+
+    def _known_or(self, key: bytes, error: UpstreamUnavailable) -> Principal:
+        """What was known a while ago, where that is better than nothing; else raises."""
+        known = self._good.get_old(key)
+        if known is None:
+            raise error
+        self._good.renew(key, self._prover.refusal_seconds)
+        return known
 
     async def _prove(self, token: bytes, project: str | None) -> Proven:
         try:
@@ -135,6 +147,12 @@ def bearer_token(headers: Headers) -> bytes | None:
 
 def _header(headers: Headers, wanted: bytes) -> bytes | None:
     return next((value for name, value in headers if name == wanted), None)
+
+
+def _too_many() -> UpstreamUnavailable:
+    return UpstreamUnavailable(
+        "Too many keys are being looked up at the moment. Try again.", code="identity_unavailable"
+    )
 
 
 def _again(error: GatewayError) -> GatewayError:

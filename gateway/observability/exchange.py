@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, UpstreamError
+from gateway.identity.principal import NOBODY, Principal
 from gateway.observability.call import ModelCall
 from gateway.observability.trace_context import (
     TraceContext,
@@ -17,7 +18,6 @@ from gateway.observability.trace_context import (
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Scope
-    from gateway.identity.principal import Principal
     from gateway.observability.telemetry import Telemetry
     from gateway.observability.tracing import Trace
     from gateway.relay.operation import Operation
@@ -32,12 +32,13 @@ SERVED_BY = b"x-understudy-backend"
 class Exchange:
     """What the edge, the relay and telemetry share of a request.
 
-    ``headers`` are the caller's, less what proves who it is; ``principal`` is who it is, where that
-    was asked. ``status`` is 0 until the answer has begun. Times are ``perf_counter_ns``; ``clock``
-    is what must be added to them for nanoseconds since the epoch.
+    ``headers`` are the caller's, less what proves who it is. ``status`` is 0 until the answer has
+    begun. Times are ``perf_counter_ns``; ``clock`` is what must be added to them for nanoseconds
+    since the epoch.
     """
 
     __slots__ = (
+        "_state",
         "calls",
         "client_request_id",
         "clock",
@@ -47,7 +48,6 @@ class Exchange:
         "method",
         "parent",
         "path",
-        "principal",
         "reason",
         "route",
         "scheme",
@@ -75,7 +75,7 @@ class Exchange:
         """The server to name in the answer's headers, where that is wanted."""
         self.trace: Trace | None = None
         self.telemetry: Telemetry | None = None
-        self.principal: Principal | None = None
+        self._state: dict[str, Any] = scope.setdefault("state", {})
         self.headers: Headers = scope["headers"]
         self.parent = self._read_headers()
 
@@ -83,6 +83,12 @@ class Exchange:
     def request_id(self) -> bytes:
         """What the caller gets as ``x-request-id``; without the prefix it is the id at vLLM."""
         return b"req_" + self.id
+
+    @property
+    def principal(self) -> Principal:
+        """Who asks."""
+        principal: Principal = self._state.get("principal", NOBODY)
+        return principal
 
     @property
     def answered(self) -> bool:

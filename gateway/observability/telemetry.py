@@ -10,12 +10,12 @@ from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import SpanKind
 
 from gateway.errors import ClientDisconnected
+from gateway.identity.principal import NOBODY, Principal
 from gateway.observability import semconv
 from gateway.observability.metrics import Metrics
 from gateway.observability.tracing import Trace, Tracing
 
 if TYPE_CHECKING:
-    from gateway.identity.principal import Principal
     from gateway.observability.call import ModelCall, Usage
     from gateway.observability.exchange import Exchange
 
@@ -80,7 +80,7 @@ class Telemetry:
             attributes[semconv.HTTP_ROUTE] = exchange.route
         if exchange.client_request_id is not None:
             attributes[semconv.HTTP_CLIENT_REQUEST_ID] = (exchange.client_request_id,)
-        if exchange.principal is not None:
+        if exchange.principal is not NOBODY:
             _add_principal(attributes, exchange.principal)
         if exchange.error_type is not None:
             attributes[semconv.ERROR_TYPE] = exchange.error_type
@@ -128,7 +128,7 @@ class Telemetry:
             "status": status,
             "milliseconds": round((ended - exchange.started) / 1e6, 1),
         }
-        if (principal := exchange.principal) is not None:
+        if (principal := exchange.principal) is not NOBODY:
             fields["project"] = principal.project
             fields |= {"subject": principal.subject} if principal.subject else {}
             fields |= {"key_id": principal.key_id} if principal.key_id else {}

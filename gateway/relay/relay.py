@@ -60,8 +60,7 @@ class Relay:
         try:
             body = await read_json_body(scope, receive, self._max_body_bytes)
             request = self.operation.decode(body)
-            principal = exchange.principal
-            allowed = None if principal is None else principal.models
+            allowed = exchange.principal.models
             model = self._catalog.find(request.model, self.operation.kinds, allowed)
             record = None
             if self._recorder is not None and request.store in self._recorder.when:

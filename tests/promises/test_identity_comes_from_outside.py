@@ -3,6 +3,7 @@ what they don't say nobody else can add."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -216,6 +217,59 @@ async def test_what_is_remembered_is_bounded():
     assert len(known._bad) == 3
     assert known.recall(headers(9), None) is not None
     assert not known._asking
+
+
+async def test_a_flood_of_unknown_tokens_waits_in_a_bounded_line():
+    """Those that find it full are told to come again, and known tokens pass it by."""
+    held = asyncio.Event()
+    vouching = Vouching({})
+    believed = vouching.verify
+
+    async def verify(token: str) -> Mapping[str, Any]:
+        if token != "known":
+            await held.wait()
+        return await believed(token)
+
+    vouching.verify = verify
+    known = TokenAuthenticator(OidcTokens(vouching, OidcSettings(default_project="p")), entries=9)
+    headers: Headers = [(b"authorization", b"Bearer known")]
+    await known.authenticate(headers, None)
+    flood = [
+        asyncio.create_task(known.authenticate([(b"authorization", b"Bearer %d" % one)], None))
+        for one in range(300)
+    ]
+    await asyncio.sleep(0.05)
+    refused = [task.exception() for task in flood if task.done()]
+    assert len(refused) == 300 - 256
+    assert {error.code for error in refused} == {"identity_unavailable"}
+    assert vouching.asked == 1
+    assert known.recall(headers, None) is not None
+    held.set()
+    await asyncio.gather(*flood, return_exceptions=True)
+    assert vouching.asked == 1 + 256
+    assert not known._asking
+
+
+async def test_a_caller_that_leaves_takes_nobody_with_it():
+    """Others wait for the same token."""
+    held = asyncio.Event()
+    vouching = Vouching({})
+    believed = vouching.verify
+
+    async def verify(token: str) -> Mapping[str, Any]:
+        await held.wait()
+        return await believed(token)
+
+    vouching.verify = verify
+    known = TokenAuthenticator(OidcTokens(vouching, OidcSettings(default_project="p")), entries=9)
+    headers: Headers = [(b"authorization", b"Bearer t")]
+    leaving, staying = (asyncio.create_task(known.authenticate(headers, None)) for _ in "ab")
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    held.set()
+    assert (await staying).subject == "alice"
+    assert vouching.asked == 1
 
 
 # --------------------------------------------------------------------------------------- proxy
