@@ -409,6 +409,7 @@ def systems_of(settings: Settings) -> Systems:
             backend, timeouts=settings.timeouts, limits=settings.limits
         ),
         database=lambda: Database(settings.database, data_dir),
+        counters=lambda: _counters(settings, Database(settings.database, data_dir)),
         objects=lambda: _object_store(settings, data_dir),
         index=index,
         index_is_taken=index_is_taken,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gateway.check import (
     consistency,
+    counters,
     database,
     documents,
     files,
@@ -28,6 +29,7 @@ _SOURCES = (
     kserve.probes,
     files.probes,
     database.probes,
+    counters.probes,
     objects.probes,
     vectors.probes,
     documents.probes,

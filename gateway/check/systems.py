@@ -10,6 +10,7 @@ from msgspec import Struct
 from gateway.database.engine import Database
 from gateway.ports import (
     ContentDetector,
+    CounterStore,
     DocumentConverter,
     ModelServer,
     ObjectStore,
@@ -46,6 +47,8 @@ class Systems(Struct, frozen=True, kw_only=True):
     data_dir: Path
     model_server: Callable[[BackendSettings], ModelServer]
     database: Callable[[], Database]
+    counters: Callable[[], CounterStore]
+    """Of a store of its own; those in the database need no look."""
     objects: Callable[[], ObjectStore]
     index: Callable[[VectorSettings], VectorIndex]
     index_is_taken: Callable[[Path], bool]

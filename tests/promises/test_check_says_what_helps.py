@@ -45,6 +45,7 @@ from tests.support.upstream import FakeVllm, Whole
 pytestmark = pytest.mark.anyio
 
 CHAT = "/v1/chat/completions"
+SECRET = "a-password-that-nobody-may-see"
 
 
 def server_context(ca: trustme.CA) -> ssl.SSLContext:
@@ -460,6 +461,17 @@ async def test_a_database_without_keys_lets_nobody_in(postgres_url: str, tmp_pat
     assert (await asyncio.to_thread(made.invoke, keys_commands(), keys)).exit_code == 0
     found = await check_one(tmp_path, "identity api_keys", **sections)
     assert (found.state, found.found) == ("ok", "1 key")
+
+
+async def test_a_store_of_limits_is_asked_to_count(redis_url: str, tmp_path: Path):
+    """One that is there counts; one that isn't is told of without the URL's password."""
+    found = await check_one(tmp_path, "limits", limits={"store": redis_url})
+    assert (found.state, found.found) == ("ok", "counts for all replicas")
+    away = f"redis://user:{SECRET}@127.0.0.1:1/0"
+    found = await check_one(tmp_path, "limits", limits={"store": away})
+    assert found.state == "failed"
+    assert SECRET not in f"{found.address} {found.found} {found.mend}"
+    assert await check(tmp_path, "limits", limits={"store": "memory"}) == []
 
 
 async def test_an_open_port_without_identity_is_said(tmp_path: Path):
