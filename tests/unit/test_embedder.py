@@ -108,7 +108,7 @@ async def test_a_configured_default_must_be_an_embedding_model(gateway):
 async def test_several_models_and_no_default_is_the_caller_s_to_settle(gateway):
     """The error names the parameter."""
     two = [SimpleNamespace(kind="embedding"), SimpleNamespace(kind="embedding")]
-    catalog: Any = SimpleNamespace(models=lambda: two)
+    catalog: Any = SimpleNamespace(models=lambda _: two)
     embedder = Embedder(catalog, gateway.application.client, EmbeddingSettings())
     with pytest.raises(InvalidRequest) as raised:
         embedder.model(None)
