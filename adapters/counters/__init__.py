@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from gateway.database.engine import Database
-from gateway.errors import GatewayError
 from gateway.ports import CounterStore
+from gateway.settings import SettingsError
 
 __all__ = ["counters_for"]
 
 
 def counters_for(store: str, database: Database) -> CounterStore:
-    """By ``limits.store``. Raises ``GatewayError`` where Redis is asked for without its client."""
+    """By ``limits.store``. Raises ``SettingsError`` where Redis is asked for without its client."""
     if store == "memory":
         from adapters.counters.memory import MemoryCounters
 
@@ -22,7 +22,7 @@ def counters_for(store: str, database: Database) -> CounterStore:
     try:
         from adapters.counters.redis import RedisCounters
     except ImportError:
-        raise GatewayError(
+        raise SettingsError(
             "limits.store: Redis needs its client: pip install 'understudy-gateway[redis]'"
         ) from None
     return RedisCounters(store)

@@ -38,8 +38,11 @@ class Allowance:
         "_seen",
         "_used",
         "ends",
+        "enough",
         "left",
         "limit",
+        "limit_text",
+        "settles",
         "used_at",
     )
 
@@ -52,6 +55,11 @@ class Allowance:
         self.used_at = time.monotonic()
         self._rate = limit / _MINUTE if ends is None else 0.0
         self._ahead = limit // (_AHEAD if ends is None else _AHEAD_OF_A_SUM)
+        self.enough = self._ahead // 2
+        """Fewer left are few."""
+        self.limit_text = b"%d" % limit
+        self.settles = False
+        """Whether what was taken is only a guess until the request is over."""
         self._used = 0.0
         self._seen = self.used_at
         self._refused_until = 0.0
@@ -69,18 +77,22 @@ class Allowance:
     @property
     def low(self) -> bool:
         """Whether it is time to take more ahead, before a request has to wait for it."""
-        return self.left * 2 < self._ahead and not self.scarce
+        return self.left < self.enough and not self.scarce
 
-    def remaining(self) -> float:
-        """How much of the limit is free, as far as is known here."""
-        faded = self._used - self._rate * (time.monotonic() - self._seen)
-        return self.limit - max(0.0, faded) + self.left
+    def remaining(self, now: float | None = None) -> float:
+        """How much of the limit is free, as far as is known here; ``now`` is ``monotonic()``."""
+        if now is None:
+            now = time.monotonic()
+        used = self._used - self._rate * (now - self._seen)
+        return self.limit - used + self.left if used > 0 else self.limit + self.left
 
-    def seconds_until(self, units: float) -> float:
+    def seconds_until(self, units: float, remaining: float | None = None) -> float:
         """When so many units will be free, if nobody takes any."""
         if self.ends is not None:
             return max(0.0, self.ends - time.time())
-        return max(0.0, (units - self.remaining()) / self._rate)
+        if remaining is None:
+            remaining = self.remaining()
+        return (units - remaining) / self._rate if units > remaining else 0.0
 
     @property
     def refuses(self) -> bool:
@@ -158,7 +170,9 @@ class Allowance:
 class Slots:
     """Places of a limit on requests in progress."""
 
-    __slots__ = ("_asked_at", "_held", "_in_use", "_key", "_spare", "limit", "used_at")
+    __slots__ = ("_asked_at", "_held", "_in_use", "_key", "_spare", "left", "limit", "used_at")
+
+    enough = 0
 
     def __init__(self, key: str, limit: int) -> None:
         self._key = key
@@ -167,21 +181,26 @@ class Slots:
         self._spare = limit // _AHEAD
         self._held = 0
         self._in_use = 0
+        self.left = 0
+        """Places held and not in use."""
         self._asked_at = 0.0
-
-    @property
-    def left(self) -> int:
-        return self._held - self._in_use
 
     def take(self, units: int) -> None:
         self._in_use += units
+        self.left -= units
 
     def give(self, units: int) -> None:
         self._in_use -= units
+        self.left += units
 
     @property
     def low(self) -> bool:
         return False
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether it holds places that others may need."""
+        return self.left > self._spare or self._in_use == 0
 
     @property
     def refuses(self) -> bool:
@@ -200,6 +219,7 @@ class Slots:
 
     def answered(self, slots: int) -> None:
         self._held = slots
+        self.left = slots - self._in_use
 
     def nothing_held(self) -> Hold:
         """At the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from gateway.limits.counters import Allowance
@@ -9,24 +10,31 @@ from gateway.limits.counters import Allowance
 __all__ = ["duration", "limit_headers"]
 
 _MINUTE, _HOUR = 60, 3600
+_REQUESTS, _TOKENS = (
+    tuple(b"x-ratelimit-%b-%b" % (what, of) for what in (b"limit", b"remaining", b"reset"))
+    for of in (b"requests", b"tokens")
+)
 
 
 def limit_headers(
     requests: Sequence[Allowance], tokens: Sequence[Allowance]
 ) -> list[tuple[bytes, bytes]]:
     """Of each the one with the least left: it is what the next request meets."""
+    now = time.monotonic()
     headers: list[tuple[bytes, bytes]] = []
-    for name, allowances in ((b"requests", requests), (b"tokens", tokens)):
+    for names, allowances in ((_REQUESTS, requests), (_TOKENS, tokens)):
         if not allowances:
             continue
-        least = min(allowances, key=Allowance.remaining)
-        remaining = max(0, int(least.remaining()))
-        until_full = duration(least.seconds_until(least.limit))
-        headers += [
-            (b"x-ratelimit-limit-" + name, b"%d" % least.limit),
-            (b"x-ratelimit-remaining-" + name, b"%d" % remaining),
-            (b"x-ratelimit-reset-" + name, until_full.encode()),
-        ]
+        least, remaining = allowances[0], allowances[0].remaining(now)
+        for other in allowances[1:]:
+            if (left := other.remaining(now)) < remaining:
+                least, remaining = other, left
+        until_full = duration(least.seconds_until(least.limit, remaining))
+        headers += (
+            (names[0], least.limit_text),
+            (names[1], b"%d" % max(0.0, remaining)),
+            (names[2], until_full.encode()),
+        )
     return headers
 
 

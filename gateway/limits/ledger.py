@@ -122,14 +122,14 @@ class Ledger:
                 return await self._take_slowly(wanted)
         for counter, units in wanted:
             counter.take(units)
-            if counter.low:
+            if counter.left < counter.enough and counter.low:
                 self._note(counter)
         return wanted
 
     def give(self, counter: Counter, units: int) -> None:
         """Units that weren't needed, or (below zero) that were needed beyond those taken."""
         counter.give(units)
-        if isinstance(counter, Slots):
+        if isinstance(counter, Slots) and counter.has_spare:
             self._note(counter)
 
     async def _take_slowly(self, wanted: Wanted) -> Wanted:

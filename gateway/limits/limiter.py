@@ -19,7 +19,7 @@ from gateway.limits.counters import Allowance, Counter, Slots
 from gateway.limits.estimate import declared_input, needed_tokens, used_tokens
 from gateway.limits.headers import limit_headers
 from gateway.limits.ledger import Ledger, Refused, Wanted
-from gateway.limits.rules import LimitRules
+from gateway.limits.rules import AppliedLimit, LimitRules
 from gateway.observability.call import ModelCall
 from gateway.observability.metrics import Metrics
 
@@ -41,6 +41,8 @@ class _Limits(Struct):
     slots: list[Slots]
     names: dict[Counter, str]
     """The kind of each counter."""
+    wanted: list[tuple[Counter, int]]
+    """One of each by every request, but for tokens, of which it depends."""
 
     def __bool__(self) -> bool:
         return bool(self.names)
@@ -67,13 +69,13 @@ class RequestLease:
         taken, self._taken = self._taken, None
         if taken is None:
             return
-        given, made, _ = used_tokens(call)
-        requests = self._limits.requests
+        limits = self._limits
+        used = sum(used_tokens(call)[:2]) if limits.tokens or limits.budgets else 0
         for counter, units in taken:
             if isinstance(counter, Slots):
                 self._ledger.give(counter, units)
-            elif counter not in requests:
-                self._ledger.give(counter, units - given - made)
+            elif counter.settles:
+                self._ledger.give(counter, units - used)
 
 
 class Limiter:
@@ -152,10 +154,9 @@ class Limiter:
             self._ledger.give(allowance, -given - made)
 
     async def _take(self, limits: _Limits, tokens: int, *, told: bool = True) -> RequestLease:
-        wanted: list[tuple[Counter, int]] = [(one, 1) for one in limits.requests]
-        wanted += [(one, min(tokens, one.limit)) for one in limits.tokens]
-        wanted += [(one, 1) for one in limits.budgets]
-        wanted += [(one, 1) for one in limits.slots]
+        wanted = limits.wanted
+        if limits.tokens:
+            wanted = [*wanted, *((one, min(tokens, one.limit)) for one in limits.tokens)]
         try:
             taken = await self._ledger.take(wanted)
         except Refused as refused:
@@ -181,24 +182,30 @@ class Limiter:
         return found
 
     def _look_up(self, project: str, key: str | None, model: str) -> _Limits:
-        found = _Limits([], [], [], [], {})
-        counter: Counter
+        found = _Limits([], [], [], [], {}, [])
         for one in self._rules.applied(project, key, model):
-            match one.kind:
-                case "concurrent_requests":
-                    counter = self._ledger.slots(one.key, one.limit)
-                    found.slots.append(counter)
-                case "tokens_per_month":
-                    name = f"{one.key}|{self._month}"
-                    counter = self._ledger.allowance(name, one.limit, self._month_ends)
-                    found.budgets.append(counter)
-                case kind:
-                    counter = self._ledger.allowance(one.key, one.limit)
-                    (found.requests if kind == "requests_per_minute" else found.tokens).append(
-                        counter
-                    )
+            if one.kind == "concurrent_requests":
+                slots = self._ledger.slots(one.key, one.limit)
+                found.slots.append(slots)
+                counter: Counter = slots
+            else:
+                counter = self._allowance(one, found)
             found.names[counter] = one.kind
+            if one.kind != "tokens_per_minute":
+                found.wanted.append((counter, 1))
         return found
+
+    def _allowance(self, one: AppliedLimit, found: _Limits) -> Allowance:
+        if one.kind == "tokens_per_month":
+            name = f"{one.key}|{self._month}"
+            allowance = self._ledger.allowance(name, one.limit, self._month_ends)
+            found.budgets.append(allowance)
+        else:
+            allowance = self._ledger.allowance(one.key, one.limit)
+            of_requests = one.kind == "requests_per_minute"
+            (found.requests if of_requests else found.tokens).append(allowance)
+        allowance.settles = one.kind != "requests_per_minute"
+        return allowance
 
 
 def _month() -> tuple[str, float]:

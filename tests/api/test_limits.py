@@ -459,10 +459,10 @@ async def test_without_its_client_redis_is_asked_for_in_words(tmp_path: Path, mo
 
     monkeypatch.setitem(sys.modules, "adapters.counters.redis", None)
     from adapters.counters import counters_for
-    from gateway.errors import GatewayError
+    from gateway.settings import SettingsError
     from tests.support.databases import open_database, sqlite_url
 
     database = open_database(sqlite_url(tmp_path))
-    with pytest.raises(GatewayError, match="understudy-gateway\\[redis\\]"):
+    with pytest.raises(SettingsError, match="understudy-gateway\\[redis\\]"):
         counters_for("redis://127.0.0.1/0", database)
     await database.aclose()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
+from gateway.configuration import load_settings
 from gateway.limits.headers import duration
 from gateway.limits.rules import LimitRules
-from gateway.settings import LimitSettings
+from gateway.settings import LimitSettings, SettingsError
 
 
 def applied(
@@ -118,3 +121,31 @@ def test_names_can_not_be_confused():
 def test_durations_are_in_openais_words(seconds: float, said: str):
     """As its headers have them."""
     assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("limits", "complaint"),
+    [
+        ({"store": "memcached"}, "limits.store: expected"),
+        ({"on_store_failure": "maybe"}, "limits.on_store_failure"),
+        ({"requests_per_minute": 0}, "limits.requests_per_minute"),
+        ({"rules": [{"project": "red"}]}, "limits.rules.0: limits nothing"),
+        ({"rules": [{"porject": "red"}]}, "porject"),
+        ({"rules": [{"key": "", "requests_per_minute": 1}]}, "limits.rules.*key"),
+        (
+            {"rules": [{"model": "a", name: 1} for name in ("requests_per_minute",) * 2]},
+            "limits.rules.1: the same project, key and model",
+        ),
+        (
+            {"quotas": [{"max_files": 1}, {"max_files": 2}]},
+            r"limits.quotas.1.project: '\*' is given",
+        ),
+        ({"quotas": [{"max_files": -1}]}, "limits.quotas.*max_files"),
+    ],
+)
+def test_a_wrong_limit_is_named(tmp_path: Path, limits: dict[str, Any], complaint: str):
+    """When the file is read, not when a request comes."""
+    file = tmp_path / "understudy.yaml"
+    file.write_text(yaml.safe_dump({"limits": limits}))
+    with pytest.raises(SettingsError, match=complaint):
+        load_settings(file, {})
