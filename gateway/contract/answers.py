@@ -138,7 +138,14 @@ _EVENT = {
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
 }
 _STREAM = {"text/event-stream": {"schema": _EVENT}}
-_STREAMED = ("createResponse", "getResponse")
+_TEXT = {"schema": {"type": "string"}}
+_ALSO: dict[str, dict[str, Any]] = {
+    "createResponse": _STREAM,
+    "getResponse": _STREAM,
+    "getUsage": {"text/csv": _TEXT},
+    "listAuditEntries": {"text/csv": _TEXT, "application/jsonl": _TEXT},
+}
+"""What is answered where the caller asks for another form than JSON."""
 _OUTSIDE_TAGS = frozenset({"Tools", "Connectors", "Tool runtime", "Vector IO"})
 _MANAGEMENT = {"livez": (), "readyz": (503,), "metrics": ()}
 
@@ -152,8 +159,8 @@ def describe_answers(operation: dict[str, Any], handler: HTTPRouteHandler, path:
     name = str(handler.name)
     if (content := _CONTENT.get(name)) is not None:
         responses["200"]["content"] = content
-    if name in _STREAMED:
-        responses["200"].setdefault("content", {}).update(_STREAM)
+    if name in _ALSO:
+        responses["200"].setdefault("content", {}).update(_ALSO[name])
     if content is _BYTES:
         responses["206"] = {"description": "The range that was asked for.", "content": content}
         responses["304"] = {"description": "The caller has it already."}

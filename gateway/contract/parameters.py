@@ -12,6 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from gateway.files.schemas import OUR_PURPOSES, PURPOSES
 from gateway.items.including import Include
+from gateway.usage.repository import GROUPS
 from gateway.vector_stores.properties import MAX_KEY, MAX_PROPERTIES, MAX_VALUE
 
 __all__ = ["describe_parameters"]
@@ -30,7 +31,17 @@ _INCLUDE = {
     "description": "What to show that is hidden otherwise; may be repeated.",
     "schema": _BOUNDS["include"],
 }
+_TIME = {"type": "integer", "minimum": 0, "maximum": 2**40 - 1}
 _OF_OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("getUsage", "bucket_width"): {"enum": ["1h", "1d"]},
+    ("getUsage", "end_time"): _TIME,
+    ("getUsage", "format"): {"enum": ["json", "csv"]},
+    ("getUsage", "group_by"): {"items": {"type": "string", "enum": [*GROUPS]}},
+    ("getUsage", "limit"): {"maximum": 168, "default": 7},
+    ("getUsage", "start_time"): _TIME,
+    ("listAuditEntries", "end_time"): _TIME,
+    ("listAuditEntries", "format"): {"enum": ["json", "csv", "jsonl"]},
+    ("listAuditEntries", "start_time"): _TIME,
     ("listFiles", "limit"): {"maximum": 10_000, "default": 10_000},
     ("listFiles", "purpose"): {"enum": [*PURPOSES, *OUR_PURPOSES]},
 }

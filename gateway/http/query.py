@@ -10,9 +10,11 @@ from gateway.errors import InvalidRequest
 
 __all__ = ["check_query"]
 
-_LISTS = frozenset({"include"})
+_LISTS = frozenset({"include", "group_by", "project_ids", "api_key_ids", "models"})
 """Parameters that may be there several times; ``name[]`` always may."""
-_NEVER_NULL = frozenset({"limit", "version", "starting_after", "api_filter"})
+_NEVER_NULL = frozenset(
+    {"limit", "version", "starting_after", "api_filter", "start_time", "end_time"}
+)
 """Litestar reads the word as a missing value."""
 _MOST = 100
 
