@@ -25,7 +25,7 @@ import pytest
 import gateway.app
 from tests.real.s3.server import S3Server
 from tests.support.gateway import HOST
-from tests.support.inprocess import InProcessGateway
+from tests.support.inprocess import InProcessGateway, until
 from tests.support.postgres import PostgresServer
 
 REPLICAS = 3
@@ -70,7 +70,8 @@ class SprayedGateway(InProcessGateway):
         self._stack = contextlib.AsyncExitStack()
         self._shared = self._stack.enter_context(self.places.shared())
         self._sections = {**sections, **self._shared}
-        super().__init__(models=models, **self._sections)
+        super().__init__(**self._sections)
+        self._wanted = tuple(models or ())
         self._front = Sprayer()
 
     @property
@@ -79,11 +80,12 @@ class SprayedGateway(InProcessGateway):
 
     async def __aenter__(self) -> Self:
         try:
-            others = self._stack.enter_context(_processes(self._sections, self._models))
+            others = self._stack.enter_context(_processes(self._sections, self._wanted))
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(gateway.app, "_vector_index", _vector_index)
                 await super().__aenter__()
             self._stack.push_async_callback(super().__aexit__, None, None, None)
+            await _knows(self, self._wanted)
             ports = [self.port, *await asyncio.to_thread(lambda: [one() for one in others])]
             self._front.ports = itertools.cycle(ports)
             await self._stack.enter_async_context(self._front)
@@ -191,7 +193,7 @@ async def _receive(there: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 @contextmanager
-def _processes(sections: Mapping[str, Any], models: Sequence[str] | None) -> Iterator[list[Any]]:
+def _processes(sections: Mapping[str, Any], models: Sequence[str]) -> Iterator[list[Any]]:
     """The other replicas; each item waits for one to be ready and gives its port."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -200,10 +202,10 @@ def _processes(sections: Mapping[str, Any], models: Sequence[str] | None) -> Ite
         waits = []
         for number in range(1, REPLICAS):
             here, there = context.Pipe(duplex=False)
-            own = {**sections, "models": models}
+            own = dict(sections)
             if "data_dir" in sections:  # nothing that is shared is in it
                 own["data_dir"] = f"{sections['data_dir']}-replica-{number}"
-            process = context.Process(target=_run, args=(own, there), daemon=True)
+            process = context.Process(target=_run, args=(own, models, there), daemon=True)
             process.start()
             started.append(process)
             there.close()
@@ -215,14 +217,21 @@ def _processes(sections: Mapping[str, Any], models: Sequence[str] | None) -> Ite
             process.join()
 
 
+async def _knows(running: InProcessGateway, models: Sequence[str]) -> None:
+    """Wait until it has found these."""
+    for name in models:
+        await until(lambda name=name: running._knows(name), f"the model {name}", START_SECONDS)
+
+
 def _port(pipe: Connection) -> int:
     assert pipe.poll(START_SECONDS), "a replica did not start"
     return int(pipe.recv())
 
 
-def _run(sections: Mapping[str, Any], ready: Connection) -> None:
+def _run(sections: Mapping[str, Any], models: Sequence[str], ready: Connection) -> None:
     async def serve() -> None:
         async with InProcessGateway(**sections) as running:
+            await _knows(running, models)
             ready.send(running.port)
             await asyncio.Event().wait()
 

@@ -1,3 +1,0 @@
-"""The end of batches, on three replicas."""
-
-from tests.promises.test_batches_end import *
