@@ -69,9 +69,10 @@ def _db() -> click.Command:
 
 
 def _keys() -> click.Command:
+    from gateway.audit.entry import row_of_command
     from gateway.identity.commands import keys_commands
 
-    return keys_commands()
+    return keys_commands(row_of_command)
 
 
 _LOADED_LATE: dict[str, Callable[[], click.Command]] = {

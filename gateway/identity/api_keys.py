@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 
 from msgspec import Struct
 
 from gateway.database.engine import Database
 from gateway.database.identifiers import new_id, now, seconds, sequence
-from gateway.database.tables import ApiKeyRow
+from gateway.database.tables import ApiKeyRow, AuditRow
 from gateway.errors import InvalidRequest, NotFound
 from gateway.identity.key_repository import ApiKeyRepository
 from gateway.identity.projects import check_project
 from gateway.identity.scopes import ORDINARY, SCOPES, unknown_scopes
 
-__all__ = ["ApiKey", "ApiKeyService", "digest_of"]
+__all__ = ["ApiKey", "ApiKeyService", "Entry", "digest_of"]
+
+Entry = Callable[[str, str, str], AuditRow]
+"""Makes the audit log's entry of a project, an action such as ``keys.create``, and a key's id."""
 
 SECRET_PREFIX = "sk-us-"  # noqa: S105  (what every secret begins with)
 _SHOWN_CHARACTERS = 12
@@ -51,10 +54,11 @@ class ApiKey(Struct, frozen=True, kw_only=True):
 
 
 class ApiKeyService:
-    """What ``understudy keys`` does."""
+    """What ``understudy keys`` does. Each change is written down in its own transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, entry: Entry) -> None:
         self._database = database
+        self._entry = entry
 
     async def create(
         self,
@@ -93,6 +97,7 @@ class ApiKeyService:
         )
         async with self._database.begin() as session:
             ApiKeyRepository(session).add(row)
+            session.add(self._entry(row.project, "keys.create", row.id))
         return _shown(row, secret)
 
     async def list(self, project: str | None = None, *, ended: bool = False) -> Sequence[ApiKey]:
@@ -111,6 +116,7 @@ class ApiKeyService:
             row = await self._one(ApiKeyRepository(session), name)
             if row.revoked_at is None:
                 row.revoked_at = now()
+                session.add(self._entry(row.project, "keys.revoke", row.id))
             return _shown(row)
 
     async def rotate(self, name: str, *, grace_seconds: int = 0) -> ApiKey:
@@ -126,6 +132,7 @@ class ApiKeyService:
             row.previous_digest = row.digest if grace_seconds > 0 else None
             row.previous_until = now() + grace_seconds if grace_seconds > 0 else None
             row.digest, row.prefix = digest_of(secret), secret[:_SHOWN_CHARACTERS]
+            session.add(self._entry(row.project, "keys.rotate", row.id))
             return _shown(row, secret)
 
     async def _one(self, repository: ApiKeyRepository, name: str) -> ApiKeyRow:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gateway.configuration import load_settings
 from gateway.database.engine import Database
 from gateway.database.migrate import SchemaMismatch, current_revision, newest_revision, upgrade
 from gateway.errors import GatewayError
-from gateway.identity.api_keys import ApiKey, ApiKeyService
+from gateway.identity.api_keys import ApiKey, ApiKeyService, Entry
 from gateway.identity.principal import DEFAULT_PROJECT
 from gateway.identity.scopes import SCOPES
 from gateway.settings import SettingsError
@@ -38,8 +39,9 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
     return int(match[1]) * _UNITS[match[2]]
 
 
-def keys_commands() -> click.Group:
-    """The group ``keys``."""
+def keys_commands(entry: Entry) -> click.Group:
+    """The group ``keys``; ``entry`` makes what the audit log gets of each change."""
+    run = partial(_run, entry)
 
     @click.group("keys")
     def group() -> None:
@@ -81,7 +83,7 @@ def keys_commands() -> click.Group:
                 project=project, name=name, scopes=scopes, models=models, expires_in=expires
             )
 
-        _show_secret(_run(make, **common), as_json=common["as_json"])
+        _show_secret(run(make, **common), as_json=common["as_json"])
 
     @group.command("list")
     @click.option("--project", help="Only those of this one.")
@@ -89,7 +91,7 @@ def keys_commands() -> click.Group:
     @_options
     def list_keys(project: str | None, *, ended: bool, **common: Any) -> None:
         """List keys. No secret is shown: none is kept."""
-        keys = _run(lambda service: service.list(project, ended=ended), **common)
+        keys = run(lambda service: service.list(project, ended=ended), **common)
         if common["as_json"]:
             click.echo(msgspec.json.encode([_as_dict(key) for key in keys]))
         else:
@@ -100,7 +102,7 @@ def keys_commands() -> click.Group:
     @_options
     def revoke(key: str, **common: Any) -> None:
         """End a key, named by its id or its visible prefix."""
-        ended = _run(lambda service: service.revoke(key), **common)
+        ended = run(lambda service: service.revoke(key), **common)
         if common["as_json"]:
             click.echo(msgspec.json.encode(_as_dict(ended)))
         else:
@@ -119,7 +121,7 @@ def keys_commands() -> click.Group:
     @_options
     def rotate(key: str, grace: int, **common: Any) -> None:
         """Give a key a new secret, shown this once. Its id and what it may do stay."""
-        rotated = _run(lambda service: service.rotate(key, grace_seconds=grace), **common)
+        rotated = run(lambda service: service.rotate(key, grace_seconds=grace), **common)
         _show_secret(rotated, as_json=common["as_json"])
 
     return group
@@ -141,6 +143,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _run(
+    entry: Entry,
     act: Callable[[ApiKeyService], Awaitable[Any]],
     *,
     config: Path | None,
@@ -154,7 +157,7 @@ def _run(
     async def with_database(database: Database) -> Any:
         try:
             await _check_schema(database)
-            return await act(ApiKeyService(database))
+            return await act(ApiKeyService(database, entry))
         finally:
             await database.aclose()
 

@@ -168,3 +168,18 @@ def test_a_database_of_another_version_is_left_as_it_is(run, made, environment):
     result = run("list")
     assert result.exit_code == 1
     assert "understudy db upgrade" in result.output
+
+
+def test_every_change_is_in_the_audit_log(run, environment: dict[str, str]):
+    """Who ran the command, on which key; no secret."""
+    key = json.loads(run("create", "--project", "red", "--json").output)
+    run("rotate", key["id"])
+    run("revoke", key["id"])
+    run("revoke", key["id"])  # again: it changes nothing
+    variables = {"UNDERSTUDY_CONFIG": None, "UNDERSTUDY_DATA_DIR": None, **environment}
+    exported = CliRunner(env=variables).invoke(main, ["audit", "export"], catch_exceptions=False)
+    entries = [json.loads(line) for line in exported.output.splitlines()]
+    assert [one["action"] for one in entries] == ["keys.create", "keys.rotate", "keys.revoke"]
+    assert {(one["project_id"], one["object_id"]) for one in entries} == {("red", key["id"])}
+    assert all(one["subject"].startswith("cli:") for one in entries)
+    assert SECRET.search(exported.output) is None

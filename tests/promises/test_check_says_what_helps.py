@@ -25,6 +25,7 @@ from click.testing import CliRunner, Result
 
 from adapters.minio import MinioObjectStore
 from gateway.app import systems_of
+from gateway.audit.entry import row_of_command
 from gateway.check.command import check_command
 from gateway.database.migrate import newest_revision
 from gateway.identity.commands import keys_commands
@@ -458,7 +459,9 @@ async def test_a_database_without_keys_lets_nobody_in(postgres_url: str, tmp_pat
     assert (found.state, found.mend) == ("warning", "`understudy keys create`")
     keys = [*("create", "--project", "ours", "--name", "first")]
     made = CliRunner(env={"UNDERSTUDY_DATABASE__URL": postgres_url})
-    assert (await asyncio.to_thread(made.invoke, keys_commands(), keys)).exit_code == 0
+    assert (
+        await asyncio.to_thread(made.invoke, keys_commands(row_of_command), keys)
+    ).exit_code == 0
     found = await check_one(tmp_path, "identity api_keys", **sections)
     assert (found.state, found.found) == ("ok", "1 key")
 

@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from gateway.audit.entry import row_of_command
 from gateway.contract import openapi_document
 from gateway.errors import UpstreamUnavailable
 from gateway.identity.api_keys import ApiKeyService
@@ -185,7 +186,7 @@ async def test_a_revoked_key_is_refused_within_the_cache_time(gateway):
     key = await make_key(gateway)
     async with gateway.client(headers=bearer(key)) as client:
         assert (await client.get("/v1/models")).status_code == 200
-        await ApiKeyService(gateway.application.state.database).revoke(key.id)
+        await ApiKeyService(gateway.application.state.database, row_of_command).revoke(key.id)
         await until_refused(client, 3)
 
 
@@ -200,7 +201,7 @@ async def test_an_expired_key_is_refused_though_it_is_remembered(gateway):
 async def test_a_rotated_key_works_with_both_secrets_for_the_time_of_grace(gateway):
     """And the old one not a moment longer, while the new one has the same id and rights."""
     key = await make_key(gateway, scopes=["models.read"])
-    service = ApiKeyService(gateway.application.state.database)
+    service = ApiKeyService(gateway.application.state.database, row_of_command)
     rotated = await service.rotate(key.id, grace_seconds=4)
     assert rotated.id == key.id
     assert rotated.scopes == ["models.read"]
@@ -217,7 +218,9 @@ async def test_a_rotated_key_works_with_both_secrets_for_the_time_of_grace(gatew
 async def test_a_key_rotated_without_grace_is_refused_at_once(gateway):
     """Apart from what processes remember."""
     key = await make_key(gateway)
-    rotated = await ApiKeyService(gateway.application.state.database).rotate(key.prefix)
+    rotated = await ApiKeyService(gateway.application.state.database, row_of_command).rotate(
+        key.prefix
+    )
     async with gateway.client() as client:
         old = await client.get("/v1/models", headers=bearer(key))
         new = await client.get("/v1/models", headers=bearer(rotated))
@@ -300,7 +303,7 @@ async def test_the_use_of_a_key_is_noted(gateway):
     key = await make_key(gateway)
     async with gateway.client(headers=bearer(key)) as client:
         await client.get("/v1/models")
-    service = ApiKeyService(gateway.application.state.database)
+    service = ApiKeyService(gateway.application.state.database, row_of_command)
     assert (await service.list())[0].last_used_at is None
     async with gateway.application.authenticator._prover.running():
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gateway.audit.entry import row_of_command
 from gateway.database.engine import Database
 from gateway.database.migrate import upgrade
 from gateway.identity.api_keys import ApiKey, ApiKeyService
@@ -13,7 +14,7 @@ from tests.support.inprocess import InProcessGateway
 
 async def make_key(gateway: InProcessGateway, project: str = "ours", **wanted: Any) -> ApiKey:
     """A key in the database of a running gateway."""
-    service = ApiKeyService(gateway.application.state.database)
+    service = ApiKeyService(gateway.application.state.database, row_of_command)
     return await service.create(project=project, **wanted)
 
 
@@ -22,7 +23,7 @@ async def make_key_before(settings: Any, data_dir: str, **wanted: Any) -> ApiKey
     database = Database(settings, Path(data_dir))
     try:
         await upgrade(database)
-        return await ApiKeyService(database).create(**wanted)
+        return await ApiKeyService(database, row_of_command).create(**wanted)
     finally:
         await database.aclose()
 
