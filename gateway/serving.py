@@ -192,7 +192,16 @@ async def _management_server(app: Any, host: str, port: int) -> AsyncIterator[No
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, reuse_port=True)
     server = _QuietServer(
-        uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, server_header=False)
+        uvicorn.Config(
+            app,
+            http=JoiningProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+        )
     )
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve([listener]))
