@@ -83,8 +83,9 @@ class Allowance:
         """How much of the limit is free, as far as is known here; ``now`` is ``monotonic()``."""
         if now is None:
             now = time.monotonic()
-        used = self._used - self._rate * (now - self._seen)
-        return self.limit - used + self.left if used > 0 else self.limit + self.left
+        used = max(0.0, self._used - self._rate * (now - self._seen))
+        # What was taken ahead long ago has faded, and is no more than the limit all the same.
+        return min(self.limit, self.limit - used + self.left)
 
     def seconds_until(self, units: float, remaining: float | None = None) -> float:
         """When so many units will be free, if nobody takes any."""

@@ -137,6 +137,13 @@ async def test_what_is_owed_is_told_soon():
         assert not await passes(ledger, allowance)
 
 
+async def test_no_more_is_left_than_the_limit():
+    """What was taken ahead and not used fades; a caller is never told of more than there is."""
+    allowance = Allowance("a", 60_000)
+    allowance.answered(granted=1200, used=1200.0)
+    assert allowance.remaining(time.monotonic() + 600) == 60_000
+
+
 async def test_all_or_nothing_is_taken():
     """What one limit refuses isn't used up at the others."""
     store = Store()
