@@ -16,6 +16,7 @@ from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.beside import beside
 from gateway.database.outage import Outage
 from gateway.errors import GatewayError
 from gateway.limits.counters import Allowance, Counter, Slots
@@ -199,13 +200,10 @@ class Ledger:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The time in which requests are counted; at its end everything is given back."""
-        task = asyncio.create_task(self._run(), name="limits")
         try:
-            yield
+            async with beside(self._run(), "limits"):
+                yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             await self._give_all()
             await self._store.aclose()
 

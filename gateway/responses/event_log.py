@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.beside import beside
 from gateway.database.engine import Database
 from gateway.database.tables import ResponseRow
 from gateway.errors import GatewayError
@@ -57,13 +58,8 @@ class EventLog:
     @asynccontextmanager
     async def flushing(self) -> AsyncIterator[None]:
         """The time in which events are written as they come."""
-        task = asyncio.create_task(self._flush_on(), name="response events")
-        try:
+        async with beside(self._flush_on(), "response events"):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def save(self, run: Run, last: int) -> None:
         """A checkpoint: another worker could go on from here.

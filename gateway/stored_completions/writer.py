@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.beside import beside
 from gateway.database.engine import Database
 from gateway.errors import UpstreamUnavailable
 from gateway.observability.metrics import Metrics
@@ -78,16 +79,13 @@ class CompletionWriter:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The time in which completions are written; what waits at the end still is."""
-        task = asyncio.create_task(self._run(), name="stored-completions")
-        try:
-            yield
-        finally:
-            deadline = perf_counter() + _DRAIN_SECONDS
-            while self._waiting and not self._failing and perf_counter() < deadline:
-                await asyncio.wait([self._waiting[0][1]], timeout=deadline - perf_counter())
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        async with beside(self._run(), "stored-completions"):
+            try:
+                yield
+            finally:
+                deadline = perf_counter() + _DRAIN_SECONDS
+                while self._waiting and not self._failing and perf_counter() < deadline:
+                    await asyncio.wait([self._waiting[0][1]], timeout=deadline - perf_counter())
 
     async def _run(self) -> None:
         while True:

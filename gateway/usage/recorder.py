@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.beside import beside
 from gateway.database.engine import Database
 from gateway.database.outage import Outage
 from gateway.errors import ClientDisconnected, UpstreamError
@@ -67,13 +68,10 @@ class UsageRecorder:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Write while the block runs, and what is left at its end."""
-        task = asyncio.create_task(self._write_on(), name="usage")
         try:
-            yield
+            async with beside(self._write_on(), "usage"):
+                yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             await self.write()
             if self._noted:
                 lost = sum(amounts.requests for amounts in self._noted.values())

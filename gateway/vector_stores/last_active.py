@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from sqlalchemy import Update, case, or_, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.beside import beside
 from gateway.database.engine import Database
 from gateway.database.identifiers import now
 from gateway.database.tables import VectorStoreRow
@@ -52,13 +53,10 @@ class LastActive:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Write while the block runs, and what is left at its end."""
-        task = asyncio.create_task(self._write_on(), name="last-active")
         try:
-            yield
+            async with beside(self._write_on(), "last-active"):
+                yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             await self.write()
 
     async def write(self) -> None:
