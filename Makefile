@@ -73,7 +73,7 @@ test-fast: setup ## All tests but those with real vLLM and the client libraries 
 
 .PHONY: retrieval
 retrieval: setup vllm ## Ask a small handbook 42 questions in every way of searching, and print what is found
-	@$(PY) -m pytest -s -q tests/real/test_retrieval.py $(ARGS)
+	@RETRIEVAL=1 $(PY) -m pytest -s -q tests/real/test_retrieval.py $(ARGS)
 
 .PHONY: soak-ingestion
 soak-ingestion: setup ## Kill the ingestion worker 3000 times (KILLS=), and see that nothing is lost

@@ -438,6 +438,7 @@ async def test_what_is_said_of_sampling_reaches_the_model(
         "max_completion_tokens": 100,
         "reasoning_effort": "low",
         "user": "u",
+        "prompt_cache_key": "k",
         "frequency_penalty": 0.5,
         "presence_penalty": 1.0,
     }

@@ -485,7 +485,7 @@ async def test_one_with_secrets_fails_at_once_when_its_process_ends_in_order(
             ids = [(await created(client, **with_secret()))["id"] for _ in range(2)]
             await asyncio.wait_for(servers.called.wait(), 10)
     for response_id in ids:
-        shown = await over(world.client, response_id, within=5)
+        shown = await over(world.client, response_id, within=20)
         assert shown["status"] == "failed"
         assert "credentials" in shown["error"]["message"]
     await nowhere(world.database, tmp_path)

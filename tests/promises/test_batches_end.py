@@ -58,10 +58,10 @@ async def posted(upstream: FakeVllm, count: int) -> None:
 async def test_a_batch_expires_with_what_is_done(upstream: FakeVllm, tmp_path: Path):
     """The other lines are in the error file, as OpenAI has them, and the server is left alone."""
     upstream.behave(CHAT, honest_for_a_and_b)
-    async with running(upstream, tmp_path, window_seconds=2) as (_, client):
+    async with running(upstream, tmp_path, window_seconds=6) as (_, client):
         batch = await finished(client, await made(client, map(chat_line, "abcdef")))
         assert batch.status == "expired"
-        assert batch.expires_at == batch.created_at + 2
+        assert batch.expires_at == batch.created_at + 6
         assert batch.expired_at >= batch.finalizing_at >= batch.expires_at
         done = await results(client, batch.output_file_id)
         assert [one["custom_id"] for one in done] == ["a", "b"]

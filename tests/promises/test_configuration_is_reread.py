@@ -148,6 +148,8 @@ async def test_every_worker_takes_a_change_over(upstream):
             models(upstream), models=["fake-chat"], arguments=["--workers", "2"]
         ) as gateway,
     ):
+        # One that begins after the change has nothing to take over.
+        await until_logged(gateway, "Application startup complete", 2)
         write(gateway, models(upstream, name="other"))
         await until_logged(gateway, "The configuration has changed: models", 2)
         for _ in range(10):  # each over a connection of its own, to whichever worker

@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(600)]
 
 STORY = [{"role": "user", "content": "Tell me a very long story about the sea."}]
 QUEUE = 4
+SOON_SECONDS = 3.0
+"""On a busy machine; what is cut off would go on for a minute."""
 IN_FLIGHT = re.compile(r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} ([0-9.]+)", re.MULTILINE)
 
 
@@ -52,7 +54,7 @@ async def test_leaving_mid_stream_ends_the_generation(client, vllm_chat: RealVll
         break
     assert running(vllm_chat.root_url) == 1
     await stream.close()
-    assert await until_idle(vllm_chat.root_url) < 1
+    assert await until_idle(vllm_chat.root_url) < SOON_SECONDS
 
 
 async def test_leaving_a_plain_call_ends_the_generation(client, vllm_chat: RealVllm) -> None:
@@ -64,7 +66,7 @@ async def test_leaving_a_plain_call_ends_the_generation(client, vllm_chat: RealV
         await asyncio.sleep(0.02)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
-    assert await until_idle(vllm_chat.root_url) < 1
+    assert await until_idle(vllm_chat.root_url) < SOON_SECONDS
 
 
 @pytest.fixture(scope="module")

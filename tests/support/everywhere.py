@@ -15,14 +15,24 @@ _TABLES = {
 }
 
 
+_NAMES = {"audit_log": ("object_id", "path")}
+"""Columns that name what was changed, and go on naming it when it is gone."""
+
+
 async def tables_with(database: Database, wanted: str) -> list[str]:
-    """The tables in which this text stands, in any column of any row."""
+    """The tables in which this text stands, in any column of any row but in mere names."""
     async with database.read() as session:
         names = (await session.execute(text(_TABLES[database.is_sqlite]))).scalars().all()
         found = []
         for name in sorted(names):
-            rows = (await session.execute(text(f'SELECT * FROM "{name}"'))).all()
-            if any(wanted in str(value) for row in rows for value in row):
+            rows = (await session.execute(text(f'SELECT * FROM "{name}"'))).mappings().all()
+            named = _NAMES.get(name, ())
+            if any(
+                wanted in str(value)
+                for row in rows
+                for column, value in row.items()
+                if column not in named
+            ):
                 found.append(name)
     return found
 
