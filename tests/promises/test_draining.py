@@ -35,10 +35,8 @@ async def seen(condition: Any, what: str, within: float = 30) -> None:
         await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("own_port", [False, True])
 async def closing(client: httpx.AsyncClient, public: str) -> None:
-    """It answers, and soon closes the connection with it: each worker hears of the end by itself."""
+    """It answers and soon closes the connection: each worker hears of the end by itself."""
     deadline = time.monotonic() + 2
     while True:
         answer = await client.post(public + PATH, json=CHAT)
@@ -48,6 +46,8 @@ async def closing(client: httpx.AsyncClient, public: str) -> None:
         assert time.monotonic() < deadline, "the connection stays open"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("own_port", [False, True])
 async def test_an_ending_gateway_is_unready_and_serves_on(upstream, workers, own_port):
     """/readyz says 503 at once; requests are answered and close their connections; then it ends
     with status 0."""
