@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def anyio_backend() -> str:
     """Async tests run on asyncio alone: it is what uvicorn runs the application on."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def variables() -> Iterator[None]:
+    """Settings in the environment end with a test: commands leave theirs there for workers."""
+    before = _variables()
+    yield
+    for name in _variables():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+def _variables() -> dict[str, str]:
+    return {name: os.environ[name] for name in os.environ if name.startswith("UNDERSTUDY_")}
 
 
 @pytest.fixture
