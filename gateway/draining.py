@@ -137,7 +137,12 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         self._ending.tick()
-        return await super().on_tick(counter) or self._ending.asked
+        held = self.server_state.default_headers
+        over = await super().on_tick(counter)
+        # It makes a new list every second; requests that run hold the one that they began with.
+        held[:] = self.server_state.default_headers
+        self.server_state.default_headers = held
+        return over or self._ending.asked
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         settings, ending = self._settings, self._ending

@@ -143,10 +143,17 @@ class Supervisor:
             started = started or any(one.started for one in self._workers)
             for worker in self._ended():
                 code = worker.reap()
-                expected = self._ending or worker in self._leaving
+                expected = worker in self._leaving
                 self._drop(worker)
-                if expected:
+                if self._ending:
                     status = status or int(code not in _IN_ORDER)
+                elif expected:
+                    logger.log(
+                        logging.INFO if code in _IN_ORDER else logging.WARNING,
+                        "Worker %s has left: %s",
+                        worker.process.pid,
+                        code,
+                    )
                 elif not started:
                     logger.error("A worker could not start; its exit status is %s", code)
                     status = code or 1
@@ -178,7 +185,7 @@ class Supervisor:
         logger.info("SIGHUP: new workers take the places of the old ones")
         for old in [*self._workers]:
             new = _Worker(self._main, self._listener)
-            while not new.started and new.process.is_alive() and not self._signals:
+            while not (new.started or new.hangs or self._signals) and new.process.is_alive():
                 wait([new.pipe, new.process.sentinel, self._wake], timeout=_LOOK_SECONDS)
                 self._drain_wakeups()
                 new.listen()

@@ -33,6 +33,8 @@ MAX_BYTES = 64 * 1024 * 1024
 """Of one page and of one event."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
+STEADY_SECONDS = 1.0
+"""A watch that lasted so long is begun again at once."""
 
 _GONE = 410
 
@@ -151,6 +153,7 @@ class ResourceWatch:
         pause = FIRST_PAUSE_SECONDS
         stale_at = 0.0
         while True:
+            began = time.monotonic()
             try:
                 if self._version is None or time.monotonic() >= stale_at:
                     await self.list()
@@ -158,14 +161,18 @@ class ResourceWatch:
                     yield
                 async for _ in self._watch():
                     yield
-                pause = FIRST_PAUSE_SECONDS
                 self._note(None)
             except _Gone:
                 self._version = None
             except ListFailed as error:
                 self._note(str(error))
-                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311  (no secret)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            else:
+                if time.monotonic() - began >= STEADY_SECONDS:
+                    pause = FIRST_PAUSE_SECONDS
+                    continue
+            # A server that is away, forgets at once or ends each watch at once is not pressed.
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311  (no secret)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _page(self, params: Mapping[str, Any]) -> _List:
         body = bytearray()

@@ -17,7 +17,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 
 from gateway.ports import ModelServer
 from gateway.settings import BatchSettings
@@ -100,16 +100,27 @@ class Pacer:
         return int(self._limit)
 
     @asynccontextmanager
-    async def turn(self, servers: Collection[ModelServer]) -> AsyncIterator[Turn]:
-        """Wait until a request to one of these servers may begin; it lasts as long as the block."""
+    async def turn(
+        self,
+        servers: Collection[ModelServer],
+        permit: AbstractAsyncContextManager[None] | None = None,
+    ) -> AsyncIterator[Turn]:
+        """Wait until a request to one of these servers may begin; it lasts as long as the block.
+
+        ``permit`` is what it needs besides, and is asked for last: what waits here holds nothing
+        that callers could use.
+        """
         await self._admission(servers)
         self._in_flight += 1
-        self._last_begin = time.monotonic()
-        self._traffic.count(servers, 1)
         try:
-            yield Turn(self)
+            async with permit or nullcontext():
+                self._last_begin = time.monotonic()
+                self._traffic.count(servers, 1)
+                try:
+                    yield Turn(self)
+                finally:
+                    self._traffic.count(servers, -1)
         finally:
-            self._traffic.count(servers, -1)
             self._in_flight -= 1
             self._settling = max(0, self._settling - 1)
             self._freed.set()

@@ -142,10 +142,8 @@ class BatchPass:
         """Raises ``GatewayError``."""
         servers = self._servers(request.model)
         size = sum(map(len, request.body.values()))
-        async with (
-            self._turns.turn(self._claim.principal, request.model, size // _BYTES_A_TOKEN),
-            self._pacer.turn(servers) as turn,
-        ):
+        permit = self._turns.turn(self._claim.principal, request.model, size // _BYTES_A_TOKEN)
+        async with self._pacer.turn(servers, permit) as turn:
             try:
                 body = await self._executor.run(
                     self._claim.principal, self._activity, self._claim.endpoint, request.body

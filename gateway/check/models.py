@@ -16,7 +16,7 @@ from gateway.check.probe import Probe, closed_after
 from gateway.check.systems import Systems
 from gateway.errors import GatewayError, InvalidRequest, NotFound
 from gateway.ports import ModelServer, ServerKind
-from gateway.settings import BackendSettings, ModelSettings, Settings, backend_of
+from gateway.settings import BackendSettings, ModelSettings, Settings, SettingsError, backend_of
 
 __all__ = ["Answers", "different_dimensions", "look_at", "probes", "single_embedding_model"]
 
@@ -87,6 +87,8 @@ async def look_at(systems: Systems, model: ModelSettings, setting: str) -> list[
         found = await look()
     except GatewayError as error:
         found = [failed(error.message, mend_of(error))]
+    except SettingsError as error:
+        found = [failed(str(error), "Correct the setting.")]
     place = shown(backend.url)
     return [msgspec.structs.replace(one, system="model server", address=place) for one in found]
 

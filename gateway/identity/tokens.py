@@ -82,7 +82,8 @@ class TokenAuthenticator:
             return self._known_or(key, _too_many())
         except (Unauthenticated, PermissionDenied) as error:
             self._good.forget(key)
-            self._bad.put(key, error, self._prover.refusal_seconds)
+            # Without its traceback, which holds on to the request and the token.
+            self._bad.put(key, _again(error), self._prover.refusal_seconds)
             raise
         except UpstreamUnavailable as error:
             return self._known_or(key, error)

@@ -244,11 +244,18 @@ async def _finish(plan: Plan, current: _Document, store: RemoteStore) -> None:
     }
     try:
         await store.set_attributes(current.file_id, attributes)
-        await _remove_old(current, store)
     except Away:
         raise
     except Refused as error:
         current.why = f"It can't be inserted: {error}"
+        return
+    current.file_id = None  # whole: whatever comes, it stays
+    try:
+        await _remove_old(current, store)
+    except Away:
+        raise
+    except Refused as error:
+        current.why = f"It is inserted, and what it replaces can't be removed: {error}"
 
 
 async def _remove_old(current: _Document, store: RemoteStore) -> None:

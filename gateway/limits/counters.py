@@ -32,13 +32,13 @@ class Allowance:
 
     __slots__ = (
         "_ahead",
-        "_key",
         "_rate",
         "_refused_until",
         "_seen",
         "_used",
         "ends",
         "enough",
+        "key",
         "left",
         "limit",
         "limit_text",
@@ -47,7 +47,7 @@ class Allowance:
     )
 
     def __init__(self, key: str, limit: int, *, ends: float | None = None) -> None:
-        self._key = key
+        self.key = key
         self.limit = limit
         self.ends = ends
         self.left = 0
@@ -94,6 +94,10 @@ class Allowance:
         if remaining is None:
             remaining = self.remaining()
         return (units - remaining) / self._rate if units > remaining else 0.0
+
+    def still_counted(self, units: int, seconds: float) -> int:
+        """How many of the units that were taken so long ago have not faded yet."""
+        return max(0, int(units - self._rate * seconds))
 
     @property
     def refuses(self) -> bool:
@@ -158,7 +162,7 @@ class Allowance:
 
     def _question(self, *, owed: int = 0, amount: int = 0, least: int = 1) -> Take:
         return Take(
-            key=self._key,
+            key=self.key,
             limit=self.limit,
             seconds=_MINUTE if self.ends is None else None,
             owed=owed,
@@ -171,12 +175,12 @@ class Allowance:
 class Slots:
     """Places of a limit on requests in progress."""
 
-    __slots__ = ("_asked_at", "_held", "_in_use", "_key", "_spare", "left", "limit", "used_at")
+    __slots__ = ("_asked_at", "_held", "_in_use", "_spare", "key", "left", "limit", "used_at")
 
     enough = 0
 
     def __init__(self, key: str, limit: int) -> None:
-        self._key = key
+        self.key = key
         self.limit = limit
         self.used_at = time.monotonic()
         self._spare = limit // _AHEAD
@@ -216,16 +220,21 @@ class Slots:
             self.used_at = time.monotonic()
         self._asked_at = time.monotonic()
         slots = self._in_use + sum(needs) + (self._spare if needs or self._in_use else 0)
-        return Hold(key=self._key, limit=self.limit, in_use=self._in_use, slots=slots)
+        self.left = min(self.left, slots - self._in_use)  # what goes back is no more here
+        return Hold(key=self.key, limit=self.limit, in_use=self._in_use, slots=slots)
 
     def answered(self, slots: int) -> None:
         self._held = slots
         self.left = slots - self._in_use
 
+    def undo(self) -> None:
+        """What was asked didn't come about."""
+        self.left = self._held - self._in_use
+
     def nothing_held(self) -> Hold:
         """At the end."""
         self._held = 0
-        return Hold(key=self._key, limit=self.limit, in_use=0, slots=0)
+        return Hold(key=self.key, limit=self.limit, in_use=0, slots=0)
 
     @property
     def held(self) -> int:
@@ -237,6 +246,8 @@ class Slots:
 
     def is_due(self, every: float) -> bool:
         """Whether the store must hear of it: places to give back, or that it is still alive."""
+        if self._in_use > self._held:  # some passed while the store was away
+            return True
         if self.left > self._spare or (self._held and not self._in_use):
             return True
         return self._held > 0 and time.monotonic() - self._asked_at > every

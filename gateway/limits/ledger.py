@@ -129,6 +129,8 @@ class Ledger:
 
     def give(self, counter: Counter, units: int) -> None:
         """Units that weren't needed, or (below zero) that were needed beyond those taken."""
+        # A request may last longer than a counter that nobody else uses is remembered.
+        counter = self._counters.setdefault((counter.key, counter.limit), counter)
         counter.give(units)
         if isinstance(counter, Slots) and counter.has_spare:
             self._note(counter)
@@ -282,8 +284,14 @@ class Ledger:
                 self._holder, [hold for _, hold in holds], self._slot_seconds
             )
         except (GatewayError, SQLAlchemyError, OSError) as error:
+            for slots, _ in holds:
+                slots.undo()
             self._failed(_cause(error))
             return
+        except BaseException:
+            for slots, _ in holds:
+                slots.undo()
+            raise
         self._answered()
         for (slots, _), held in zip(holds, found, strict=True):
             slots.answered(held.slots)

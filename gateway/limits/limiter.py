@@ -7,7 +7,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -55,12 +55,13 @@ class _Limits(Struct):
 class RequestLease:
     """One request in progress, with what was set aside for it."""
 
-    __slots__ = ("_ledger", "_limits", "_taken")
+    __slots__ = ("_began", "_ledger", "_limits", "_taken")
 
     def __init__(self, ledger: Ledger, limits: _Limits, taken: Wanted) -> None:
         self._ledger = ledger
         self._limits = limits
         self._taken: Wanted | None = taken
+        self._began = monotonic()
 
     def end(self, call: ModelCall | None) -> None:
         """Settle what was set aside with what was used; nothing of it with ``None``, where the
@@ -71,11 +72,15 @@ class RequestLease:
             return
         limits = self._limits
         used = sum(used_tokens(call)[:2]) if limits.tokens or limits.budgets else 0
+        seconds = monotonic() - self._began
         for counter, units in taken:
             if isinstance(counter, Slots):
                 self._ledger.give(counter, units)
             elif counter.settles:
-                self._ledger.give(counter, units - used)
+                unused = units - used
+                if unused > 0:  # what has faded meanwhile is back already
+                    unused = min(unused, counter.still_counted(units, seconds))
+                self._ledger.give(counter, unused)
 
 
 class Limiter:

@@ -15,7 +15,7 @@ from gateway.http.refusal import refuse
 from gateway.observability.call import ModelCall
 from gateway.relay.admission import Admission
 from gateway.relay.json_object import replace_fields
-from gateway.relay.operation import Operation
+from gateway.relay.operation import Operation, Tee
 from gateway.relay.passage import Passage
 from gateway.relay.plain import pass_answer
 from gateway.relay.recording import Record, Recorder
@@ -94,16 +94,22 @@ class Relay:
         record: Record | None,
     ) -> None:
         """Ask the model's backends in turn until one has begun to answer."""
+        operation = self.operation
+        # What is wrong with it is the caller's, before any server is asked.
+        wanted = body if operation.to_upstream is None else operation.to_upstream(request)
         attempts = Attempts(model, body, exchange.headers)
         while True:
             backend = attempts.begin()
             if model.routing.served_by_header:
                 exchange.served_by = backend.server.name
-            call = exchange.begin_call(self.operation, request, backend)
+            call = exchange.begin_call(operation, request, backend)
             call.resend_count = attempts.count - 1
             outcome: Outcome = NOTHING_LEARNT
             try:
-                outcome = await self._call(exchange, call, backend, request, body, send, record)
+                tee = self._tee(body) if self._tee is not None and exchange.sampled else None
+                outcome = await self._call(
+                    exchange, call, backend, request, wanted, send, record, tee
+                )
             except GatewayError as error:
                 outcome = error
                 call.end(error.error_type)
@@ -127,6 +133,7 @@ class Relay:
         body: bytes,
         send: Send,
         record: Record | None,
+        tee: Tee | None,
     ) -> GatewayError | None:
         """One call to one backend: the request out, the answer or the error in.
 
@@ -137,9 +144,6 @@ class Relay:
         options = getattr(request, "stream_options", None)
         show_usage = options is not None and options.include_usage is True
         call.stream = bool(getattr(request, "stream", None))
-        tee = self._tee(body) if self._tee is not None and exchange.sampled else None
-        if operation.to_upstream is not None:
-            body = operation.to_upstream(request)
         body = _outgoing(
             body,
             model=backend.model if renamed else None,

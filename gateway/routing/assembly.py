@@ -52,7 +52,11 @@ class Assembly:
             models[name] = self._found(name, places)
         self._known = models
         backends = [backend for model in models.values() for backend in model.backends]
-        self._breakers = {(one.server, one.model): one.breaker for one in backends}
+        kept = {(one.server, one.model): one.breaker for one in backends}
+        for (server, name), breaker in self._breakers.items():
+            if breaker.state != "closed" and (server, name) not in kept:
+                self._observer.state_changed(server, name, "closed")  # it is nobody's any more
+        self._breakers = kept
         return list(models.values())
 
     def _configured(self, model: ModelSettings, servers: Servers) -> Model:

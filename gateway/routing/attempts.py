@@ -37,6 +37,10 @@ _ELSEWHERE = frozenset({429, 500, 502, 503})
 """What one server says that another may not."""
 
 
+_POOL_IS_FULL = "too_many_connections"
+"""Of our own pool: the server has not been asked, and works."""
+
+
 class _NothingLearnt:
     """The caller left, or the gateway ends: it says nothing of the backend."""
 
@@ -101,7 +105,8 @@ class Attempts:
     def may_go_on(self, error: GatewayError) -> bool:
         """Whether, after this error, another backend is to be asked; then :meth:`begin` has it."""
         model = self._model
-        if len(model.backends) == 1 or not (error.nothing_sent or error.status in _ELSEWHERE):
+        unsent = error.nothing_sent or error.code == _POOL_IS_FULL
+        if len(model.backends) == 1 or not (unsent or error.status in _ELSEWHERE):
             return False
         self.tried = (*self.tried, self._backend)
         if self.count >= model.routing.max_attempts:
@@ -110,7 +115,7 @@ class Attempts:
         if self._next is None:
             return False
         # What no server has seen is no more work for any of them than it would have been anyway.
-        if not error.nothing_sent and not model.budget.spend():
+        if not unsent and not model.budget.spend():
             model.observer.retry_refused(model.id)
             return False
         model.observer.retried(model.id, error.error_type)

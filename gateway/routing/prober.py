@@ -29,8 +29,10 @@ UNTOLD_SECONDS = 60.0
 
 
 class Prober:
-    """Looks after the models that have several backends; the only one of a model is asked whatever
-    is known of it.
+    """Probes what is broken, and looks at the queues behind models that have several backends.
+
+    The only backend of a model is asked by callers whatever is known of it; probing it tells
+    operators when it works again though nobody calls.
     """
 
     def __init__(self, catalog: Catalog, observer: Observer) -> None:
@@ -54,7 +56,7 @@ class Prober:
             while True:
                 models = self._catalog.models()
                 shared = [model for model in models if len(model.backends) > 1]
-                for model, backend in _each(shared):
+                for model, backend in _each(models):
                     if backend.breaker.probe_is_due():
                         backend.breaker.begin_probe()
                         group.create_task(self._probe(model, backend))

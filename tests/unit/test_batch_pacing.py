@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -162,3 +164,27 @@ async def test_it_leaves_room_after_a_caller(clock: Clock):
     assert len(begun) == 8
     over.set()
     await asyncio.gather(*lines)
+
+
+async def test_what_waits_for_its_turn_holds_no_permit():
+    """A place of the project's limits is asked for when all else is there."""
+    held = 0
+    most = 0
+
+    @asynccontextmanager
+    async def permit() -> AsyncIterator[None]:
+        nonlocal held, most
+        held += 1
+        most = max(most, held)
+        try:
+            yield
+        finally:
+            held -= 1
+
+    async def line(pacer: Pacer) -> None:
+        async with pacer.turn((), permit()):
+            await asyncio.sleep(0.01)
+
+    pacer = Pacer(BatchSettings(concurrency=8), Traffic())
+    await asyncio.gather(*(line(pacer) for _ in range(8)))
+    assert (most, held) == (1, 0)

@@ -144,6 +144,14 @@ async def test_no_more_is_left_than_the_limit():
     assert allowance.remaining(time.monotonic() + 600) == 60_000
 
 
+async def test_what_has_faded_is_not_given_back():
+    """Half of what was taken half a minute ago has come back by itself."""
+    minute, month = Allowance("a", 6000), Allowance("b", 6000, ends=time.time() + 3600)
+    assert minute.still_counted(4000, seconds=30) == 1000
+    assert minute.still_counted(4000, seconds=90) == 0
+    assert month.still_counted(4000, seconds=90) == 4000
+
+
 async def test_all_or_nothing_is_taken():
     """What one limit refuses isn't used up at the others."""
     store = Store()
@@ -256,6 +264,49 @@ async def test_counters_of_nobody_are_forgotten(monkeypatch: pytest.MonkeyPatch)
             assert await passes(ledger, ledger.allowance(f"key-{number}", 5))
         await until(lambda: not ledger._counters, "counters are forgotten", within=8)
         assert ledger.generation > 0
+
+
+async def test_a_request_that_outlasts_its_counter_is_counted(monkeypatch: pytest.MonkeyPatch):
+    """A long stream settles at its end, though nobody else has used its limits for minutes."""
+    monkeypatch.setattr(module, "_FORGOTTEN_SECONDS", 0.5)
+    store = Store()
+    async with running(store) as ledger:
+        allowance = ledger.allowance("month", 1_000_000, time.time() + 3600)
+        assert await passes(ledger, allowance)
+        await until(lambda: not ledger._counters, "the counter is forgotten", within=8)
+        ledger.give(allowance, -50_000)
+        await until(lambda: store.used("month") > 50_000, "its tokens are counted", within=8)
+
+
+async def test_a_place_on_its_way_back_is_nobody_s():
+    """While the store is being told of it, another request here can't have it too."""
+    store = Store()
+    async with running(store) as mine, running(store) as other:
+        slots, others = mine.slots("a", 1), other.slots("a", 1)
+        await mine.take([(slots, 1)])
+        store.gate.clear()
+        calls = store.calls
+        mine.give(slots, 1)
+        await until(lambda: store.calls > calls, "it is being given back", within=2)
+        mine_again = asyncio.create_task(mine.take([(slots, 1)]))
+        await asyncio.sleep(0.05)
+        assert not mine_again.done()
+        store.gate.set()
+        won = await asyncio.gather(mine_again, other.take([(others, 1)]), return_exceptions=True)
+        assert sum(isinstance(one, Refused) for one in won) == 1
+
+
+async def test_what_passed_while_the_store_was_away_is_told_when_it_is_back():
+    """Others then see that the place is taken."""
+    store = Store()
+    store.away = True
+    async with running(store) as mine, running(store) as other:
+        slots, others = mine.slots("a", 1), other.slots("a", 1)
+        await mine.take([(slots, 1)])
+        store.away = False
+        await until(lambda: slots.held == 1, "the place is told of", within=4)
+        with pytest.raises(Refused):
+            await other.take([(others, 1)])
 
 
 async def test_a_fault_in_the_store_is_no_end(caplog: pytest.LogCaptureFixture):

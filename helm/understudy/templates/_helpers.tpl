@@ -107,7 +107,7 @@ annotations:
 
 {{- define "understudy.terminationGrace" -}}
 {{- if kindIs "invalid" .Values.terminationGracePeriodSeconds }}
-{{- add (include "understudy.drain" . | int) 10 }}
+{{- add (include "understudy.drain" . | int) 35 }}
 {{- else }}
 {{- int .Values.terminationGracePeriodSeconds }}
 {{- end }}
