@@ -31,7 +31,7 @@ __all__ = ["Metering"]
 
 
 class Metering:
-    """Is told of every call to a model, by the relay's lease or by telemetry."""
+    """Is told of every call to a model, by telemetry."""
 
     def __init__(
         self,

@@ -421,3 +421,17 @@ async def test_what_vllm_says_of_its_queue_decides(upstream):
             for _ in range(20):
                 assert (await chat(client)).status_code == 200
         assert (asked(upstream), asked(busy)) == (20, 0)
+
+
+async def test_an_only_backend_is_known_to_work_again_though_nobody_calls(upstream):
+    """It is probed as others are, so that operators aren't told of what is over."""
+    async with two(upstream.url) as gateway:
+        async with gateway.client() as client:
+            await upstream.stop()
+            assert (await chat(client)).status_code == 503
+            assert await state(gateway, upstream) != "closed"
+            await upstream.start()
+        async with asyncio.timeout(10):
+            while await state(gateway, upstream) != "closed":
+                await asyncio.sleep(0.05)
+    assert asked(upstream) == 0

@@ -365,12 +365,14 @@ def test_retries_are_bounded_by_the_budget():
 
 
 def test_what_no_server_has_seen_is_free():
-    """When a server dies, everything that it refused goes on to the others."""
+    """When a server dies or our own connections to it are all in use, everything goes on to the
+    others."""
     shared = model(backend("a"), backend("b"), retry_share=0.0, retry_reserve=0)
-    for _ in range(100):
+    full = UpstreamUnavailable("x", code="too_many_connections")
+    for error in [UpstreamUnreachable("x"), full] * 50:
         tried = attempts(shared)
         tried.begin()
-        assert tried.may_go_on(UpstreamUnreachable("x"))
+        assert tried.may_go_on(error)
         tried.end(NOTHING_LEARNT)
     tried = attempts(shared)
     tried.begin()
