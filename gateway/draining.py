@@ -11,6 +11,9 @@
 
 SIGINT is a person at a terminal, whom nothing stands before: it leaves out the first pause. A
 second signal cuts at once what runs, and a third ends the process on the spot.
+
+SIGUSR1 tells a worker process that another one has taken its place. It drains as after SIGTERM, but
+for what it says about itself: the gateway as a whole stays ready.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ _LINGER_SECONDS = 0.5
 """How long a connection that was not announced to close may be idle first: its client may be
 sending the next request on it just then, which would be lost."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _CLOSE = (b"connection", b"close")
 
 
@@ -53,13 +56,15 @@ def _nothing() -> None:
 
 
 class Ending:
-    """The signals that end a process. ``begun`` is told at the first one, in the signal handler.
+    """The signals that end a process. ``begun`` is told at the first one, in the signal handler,
+    unless that one means that others go on.
 
     Of a worker process SIGINT is ignored: its supervisor has had it too.
     """
 
     def __init__(self, begun: Callable[[], None], *, tick: Callable[[], None] = _nothing) -> None:
         self.asked = False
+        self._told = False
         self.hurried = False
         """A person ended it, so that there is nobody to be waited for."""
         self.cut = False
@@ -83,8 +88,8 @@ class Ending:
 
     def begin(self, *, hurried: bool = False) -> None:
         """As the first signal does."""
-        if not self.asked:
-            self.asked = True
+        if not self._told:
+            self.asked = self._told = True
             self.hurried = hurried
             self._begun()
 
@@ -106,9 +111,12 @@ class Ending:
         return True
 
     def _take(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            self.asked = True
+            return
         if self.cut:
             os._exit(1)
-        self.cut = self.asked
+        self.cut = self._told
         self.begin(hurried=number == signal.SIGINT)
 
 
@@ -146,7 +154,8 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         settings, ending = self._settings, self._ending
-        ending.begin()
+        if not ending.asked:
+            ending.begin()
         pause = 0 if ending.hurried else settings.drain_seconds
         ending.limit(pause + settings.shutdown_grace_seconds + CLOSE_SECONDS)
         retiring = asyncio.create_task(self._retired(), name="hand over")

@@ -52,7 +52,7 @@ class Reloading:
         self._apply = apply
         self._told = told
         self._asked = asyncio.Event()
-        self._seen = self._identity()
+        self._seen: _Identity | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -64,6 +64,9 @@ class Reloading:
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
             loop.add_signal_handler(signal.SIGHUP, self._asked.set)
             listens = True
+        self._seen = await asyncio.to_thread(self._identity)
+        if self._seen is not None:
+            await self.reload(first=True)  # it may be another one than when this process began
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self._watch())
             try:
@@ -72,9 +75,14 @@ class Reloading:
                 task.cancel()
                 if listens:
                     loop.remove_signal_handler(signal.SIGHUP)
+                    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    async def reload(self) -> None:
-        """Read everything again and take over what can be. Never raises."""
+    async def reload(self, *, first: bool = False) -> None:
+        """Read everything again and take over what can be. Never raises.
+
+        The ``first`` time is none that anybody has asked for: it is not told of where it brings
+        nothing.
+        """
         try:
             # The environment is read too; an option of the command line is part of it.
             settings = await asyncio.to_thread(load_settings, self._config)
@@ -90,7 +98,8 @@ class Reloading:
                 logger.info("The configuration has changed: %s", ", ".join(changed))
             if waiting := _differing(settings, self._first, but=LIVE):
                 logger.warning("Changed, and needs a restart: %s", ", ".join(waiting))
-            self._told("applied" if changed else "unchanged")
+            if changed or not first:
+                self._told("applied" if changed else "unchanged")
 
     def _take(self, settings: Settings) -> list[str]:
         """The names of the sections that are new; they are in use now."""

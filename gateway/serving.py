@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -48,6 +49,7 @@ _GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Exits the process with another status than 0 on failure."""
+    wait_to_reload()
     configure_logging(settings.telemetry)
     allow_many_sockets()
     keep_freed_memory()
@@ -65,6 +67,7 @@ def serve(settings: Settings) -> None:
 
 def run_worker(listener: socket.socket, heartbeat: Heartbeat) -> None:
     """What a worker process runs; called by the supervisor."""
+    wait_to_reload()
     config = os.environ.get(CONFIG_VARIABLE)
     settings = load_settings(Path(config) if config else None)
     configure_logging(settings.telemetry)
@@ -101,6 +104,7 @@ def _serve_here(
 
 def work(settings: Settings) -> None:
     """Do the work on files until SIGTERM or SIGINT, without the API."""
+    wait_to_reload()
     configure_logging(settings.telemetry)
     allow_many_sockets()
     keep_freed_memory()
@@ -141,6 +145,13 @@ def _forget_dead_workers(directory: Path) -> None:
             os.kill(int(file.stem.rpartition("_")[2]), 0)  # only asks whether it is there
         except ProcessLookupError:
             file.unlink(missing_ok=True)
+
+
+def wait_to_reload() -> None:
+    """Until somebody listens for SIGHUP, it ends no process. What has changed meanwhile is read
+    then.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def allow_many_sockets() -> None:

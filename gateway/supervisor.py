@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import time
@@ -38,7 +39,7 @@ _LONGEST_PAUSE_SECONDS = 15.0
 _START_SECONDS = 120.0
 _LOOK_SECONDS = 1.0
 
-_IN_ORDER = (0, -signal.SIGTERM)  # the latter before it listens for it
+_IN_ORDER = (0, -signal.SIGTERM, -signal.SIGUSR1)  # the latter ones before it listens for them
 _spawn = multiprocessing.get_context("spawn")
 
 
@@ -96,6 +97,11 @@ class _Worker:
         """SIGTERM, for SIGINT too: a terminal sends that one to the workers as well."""
         if self.process.is_alive():
             self.process.terminate()
+
+    def replace(self) -> None:
+        """Have it leave, though the gateway goes on: see `gateway.draining`."""
+        if self.process.is_alive():
+            os.kill(self.process.ident or 0, signal.SIGUSR1)
 
     def reap(self) -> int | None:
         self.process.join()
@@ -196,7 +202,7 @@ class Supervisor:
                 return
             self._workers[self._workers.index(old)] = new
             self._leaving.append(old)
-            old.terminate()
+            old.replace()
 
     def _fill(self) -> None:
         while len(self._workers) < self._count and time.monotonic() >= self._next_start:
@@ -231,7 +237,7 @@ class Supervisor:
     def _ended(self) -> list[_Worker]:
         everyone = [*self._workers, *self._leaving]
         for one in everyone:
-            if one.hangs and not self._ending and one in self._workers:
+            if one.hangs and one.process.is_alive():
                 logger.error("Worker %s hangs and is killed", one.process.pid)
                 one.process.kill()
                 one.process.join()
@@ -246,4 +252,5 @@ class Supervisor:
 def _begin(main: WorkerMain, listener: socket.socket, pipe: Connection) -> None:
     """What a worker process begins with."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # see `_Worker.terminate`
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal's too is the supervisor's alone
     main(listener, Heartbeat(pipe))

@@ -53,10 +53,11 @@ class Authenticator(Protocol):
 class Proven(Struct, frozen=True, kw_only=True):
     """Who a token belongs to, and for how many seconds one may go by that.
 
-    ``at_worst_seconds`` is for when it can't be asked again.
+    There is one principal for each project of the caller; the first one is meant where a request
+    doesn't say which. ``at_worst_seconds`` is for when it can't be asked again.
     """
 
-    principal: Principal
+    principals: Sequence[Principal]
     seconds: float
     at_worst_seconds: float = 0.0
 
@@ -64,12 +65,10 @@ class Proven(Struct, frozen=True, kw_only=True):
 class Prover(Protocol):
     """Knows whose a token is."""
 
-    chooses_project: bool
-    """Whether the caller may choose one of several projects with a header."""
     refusal_seconds: float
     """For how long a token that was refused is not looked at again."""
 
-    async def prove(self, token: str, project: str | None) -> Proven:
+    async def prove(self, token: str) -> Proven:
         """Raises as :meth:`Authenticator.authenticate` does."""
 
     def running(self) -> AbstractAsyncContextManager[None]:

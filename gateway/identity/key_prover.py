@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from gateway.database.engine import Database
 from gateway.database.identifiers import now
@@ -38,15 +38,13 @@ class ApiKeys:
     What doesn't look like a key is refused without asking.
     """
 
-    chooses_project = False
-
     def __init__(self, database: Database, settings: ApiKeySettings) -> None:
         self._database = database
         self._settings = settings
         self._used: set[str] = set()
         self.refusal_seconds = settings.cache_seconds
 
-    async def prove(self, token: str, project: str | None) -> Proven:  # noqa: ARG002  (the protocol's)
+    async def prove(self, token: str) -> Proven:
         if _SECRET.fullmatch(token) is None:
             raise Unauthenticated("Incorrect API key provided.")
         digest = digest_of(token)
@@ -63,13 +61,15 @@ class ApiKeys:
         if len(self._used) < _MOST_NOTED:
             self._used.add(row.id)
         return Proven(
-            principal=Principal(
-                project=row.project,
-                subject=row.name or None,
-                key_id=row.id,
-                scopes=frozenset(row.scopes),
-                models=frozenset(row.models) if row.models is not None else None,
-            ),
+            principals=[
+                Principal(
+                    project=row.project,
+                    subject=row.name or None,
+                    key_id=row.id,
+                    scopes=frozenset(row.scopes),
+                    models=frozenset(row.models) if row.models is not None else None,
+                )
+            ],
             seconds=min(self._settings.cache_seconds, left),
             at_worst_seconds=min(self._settings.outage_seconds, left),
         )
@@ -110,3 +110,5 @@ class ApiKeys:
                     await ApiKeyRepository(session).note_use(part, now())
         except UpstreamError as error:
             logger.warning("Which API keys were used is not written down: %s", error.message)
+        except SQLAlchemyError:  # a table that isn't there yet, a row that another one locks
+            logger.warning("Which API keys were used is not written down", exc_info=True)

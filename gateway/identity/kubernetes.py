@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from gateway.identity.authenticator import Proven
 from gateway.identity.principal import Principal
-from gateway.identity.projects import choose_project
+from gateway.identity.projects import known_projects
 from gateway.identity.scopes import ORDINARY
 from gateway.ports import ReviewedUser, TokenReviewer
 from gateway.settings import KubernetesSettings
@@ -28,14 +28,14 @@ class KubernetesTokens:
         self._reviewer = reviewer
         self._settings = settings
 
-    async def prove(self, token: str, project: str | None) -> Proven:
+    async def prove(self, token: str) -> Proven:
         user = await self._reviewer.review(token)
+        scopes = self._scopes(user)
         return Proven(
-            principal=Principal(
-                project=choose_project(self._projects(user), project),
-                subject=user.username[:253],
-                scopes=self._scopes(user),
-            ),
+            principals=[
+                Principal(project=project, subject=user.username[:253], scopes=scopes)
+                for project in known_projects(self._projects(user))
+            ],
             seconds=self._settings.cache_seconds,
         )
 
@@ -54,8 +54,7 @@ class KubernetesTokens:
                 return [namespace]
             return [settings.namespaces[namespace]] if namespace in settings.namespaces else []
         held = frozenset(user.groups)
-        projects = (one for group, one in settings.groups.items() if group in held)
-        return list(dict.fromkeys(projects))
+        return [one for group, one in settings.groups.items() if group in held]
 
     def _scopes(self, user: ReviewedUser) -> frozenset[str]:
         """By groups, of which a service account has some too, or by its own name."""

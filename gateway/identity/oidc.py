@@ -10,7 +10,7 @@ from typing import Any
 from gateway.errors import Unauthenticated
 from gateway.identity.authenticator import Proven
 from gateway.identity.principal import Principal
-from gateway.identity.projects import choose_project
+from gateway.identity.projects import known_projects
 from gateway.identity.scopes import ORDINARY
 from gateway.ports import TokenVerifier
 from gateway.settings import OidcSettings
@@ -33,19 +33,19 @@ class OidcTokens:
         self._settings = settings
         self.refusal_seconds = min(10.0, settings.refetch_seconds)
 
-    async def prove(self, token: str, project: str | None) -> Proven:
+    async def prove(self, token: str) -> Proven:
         claims = await self._verifier.verify(token)
         settings = self._settings
         subject = _claim(claims, settings.subject_claim)
         if not isinstance(subject, str) or not subject:
             raise Unauthenticated(f"The token has no claim '{settings.subject_claim}'.")
         left = float(claims["exp"]) + settings.leeway_seconds - time.time()
+        scopes = self._scopes(claims)
         return Proven(
-            principal=Principal(
-                project=choose_project(self._projects(claims), project),
-                subject=subject[:_MAX_SUBJECT_CHARACTERS],
-                scopes=self._scopes(claims),
-            ),
+            principals=[
+                Principal(project=project, subject=subject[:_MAX_SUBJECT_CHARACTERS], scopes=scopes)
+                for project in known_projects(self._projects(claims))
+            ],
             seconds=max(0.0, min(MOST_SECONDS, left)),
         )
 
@@ -66,7 +66,7 @@ class OidcTokens:
             given = [one for value, one in settings.projects.items() if value in held]
         if not given and settings.default_project is not None:
             return [settings.default_project]
-        return list(dict.fromkeys(given))
+        return given
 
     def _scopes(self, claims: Mapping[str, Any]) -> frozenset[str]:
         settings = self._settings

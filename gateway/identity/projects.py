@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from gateway.errors import InvalidRequest, PermissionDenied
 from gateway.settings.section import PROJECT_PATTERN
 
-__all__ = ["check_project", "choose_project", "is_project"]
+__all__ = ["check_project", "is_project", "known_projects"]
 
 _PROJECT = re.compile(PROJECT_PATTERN)
 
@@ -28,23 +29,11 @@ def check_project(name: str) -> str:
     return name
 
 
-def choose_project(candidates: list[str], wanted: str | None) -> str:
-    """The project of a caller who belongs to these, the first one where it doesn't say which.
-
-    Whoever belongs to one project only is never asked: OpenAI's SDKs send the name of a project at
-    OpenAI by themselves. Raises ``PermissionDenied``.
-    """
-    known = [name for name in candidates if is_project(name)]
+def known_projects(candidates: Iterable[str]) -> list[str]:
+    """Those that a project may be called, each once. Raises ``PermissionDenied`` for none."""
+    known = list(dict.fromkeys(name for name in candidates if is_project(name)))
     if not known:
         raise PermissionDenied(
             "You belong to no project of this gateway.", code="project_not_allowed"
         )
-    if wanted is None or len(known) == 1:
-        return known[0]
-    if wanted not in known:
-        raise PermissionDenied(
-            "You don't belong to the project in the header 'OpenAI-Project'.",
-            param="OpenAI-Project",
-            code="project_not_allowed",
-        )
-    return wanted
+    return known

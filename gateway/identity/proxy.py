@@ -11,7 +11,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from gateway.errors import PermissionDenied, Unauthenticated
 from gateway.identity.authenticator import Address, Headers
 from gateway.identity.principal import Principal
-from gateway.identity.projects import choose_project
+from gateway.identity.projects import known_projects
 from gateway.identity.scopes import ORDINARY, SCOPES
 from gateway.settings import UpstreamHeaderSettings
 
@@ -68,7 +68,7 @@ class ProxyAuthenticator:
             raise Unauthenticated("The proxy in front doesn't say who you are.")
         project = self._one(headers, self._project) or self._default_project
         return Principal(
-            project=choose_project([project] if project else [], None),
+            project=known_projects([project] if project else [])[0],
             subject=user,
             scopes=self._scopes_of(headers),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 
@@ -24,6 +24,9 @@ _MOST_ASKED = 256
 _ASKED_SECONDS = 10.0
 """How many may wait for that, and for how long, before they are told to come again."""
 
+_Principals = Sequence[Principal]
+"""One caller, once for each of its projects."""
+
 _SCHEMES = (b"bearer ",)
 _HOW = "Send it as 'Authorization: Bearer KEY'."
 
@@ -40,30 +43,35 @@ class TokenAuthenticator:
 
     def __init__(self, prover: Prover, *, entries: int) -> None:
         self._prover = prover
-        self._good: Remembered[Principal] = Remembered(entries)
+        self._good: Remembered[_Principals] = Remembered(entries)
         self._bad: Remembered[GatewayError] = Remembered(entries)
-        self._asking: dict[bytes, asyncio.Task[Principal]] = {}
+        self._asking: dict[bytes, asyncio.Task[_Principals]] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     def recall(self, headers: Headers, address: Address) -> Principal | None:  # noqa: ARG002  (the protocol's)
         token = bearer_token(headers)
-        return self._good.get(self._key(token, headers)) if token is not None else None
+        if token is None or (known := self._good.get(_key(token))) is None:
+            return None
+        return _meant(known, headers)
 
     async def authenticate(self, headers: Headers, address: Address) -> Principal:  # noqa: ARG002  (the protocol's)
         token = bearer_token(headers)
         if token is None:
             raise Unauthenticated(f"You didn't provide an API key. {_HOW}")
-        key = self._key(token, headers)
+        key = _key(token)
+        if (known := self._good.get(key)) is not None:
+            return _meant(known, headers)
         if (refused := self._bad.get(key)) is not None:
             raise _again(refused)
         asking = self._asking.get(key)
         if asking is None:
             if len(self._asking) >= _MOST_ASKED:
-                return self._known_or(key, _too_many())
-            asking = asyncio.create_task(self._ask(key, token, self._project(headers)))
+                return _meant(self._known_or(key, _too_many()), headers)
+            asking = asyncio.create_task(self._ask(key, token))
             self._asking[key] = asking
             asking.add_done_callback(lambda task: self._asked(key, task))
-        return await asyncio.shield(asking)  # the others who wait don't leave with this caller
+        # The others who wait don't leave with this caller.
+        return _meant(await asyncio.shield(asking), headers)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -74,10 +82,10 @@ class TokenAuthenticator:
                 for task in list(self._asking.values()):
                     task.cancel()
 
-    async def _ask(self, key: bytes, token: bytes, project: str | None) -> Principal:
+    async def _ask(self, key: bytes, token: bytes) -> _Principals:
         try:
             async with asyncio.timeout(_ASKED_SECONDS), self._room:
-                proven = await self._prove(token, project)
+                proven = await self._prove(token)
         except TimeoutError:
             return self._known_or(key, _too_many())
         except (Unauthenticated, PermissionDenied) as error:
@@ -87,10 +95,10 @@ class TokenAuthenticator:
             raise
         except UpstreamUnavailable as error:
             return self._known_or(key, error)
-        self._good.put(key, proven.principal, proven.seconds, proven.at_worst_seconds)
-        return proven.principal
+        self._good.put(key, proven.principals, proven.seconds, proven.at_worst_seconds)
+        return proven.principals
 
-    def _known_or(self, key: bytes, error: UpstreamUnavailable) -> Principal:
+    def _known_or(self, key: bytes, error: UpstreamUnavailable) -> _Principals:
         """What was known a while ago, where that is better than nothing; else raises."""
         known = self._good.get_old(key)
         if known is None:
@@ -98,29 +106,17 @@ class TokenAuthenticator:
         self._good.renew(key, self._prover.refusal_seconds)
         return known
 
-    async def _prove(self, token: bytes, project: str | None) -> Proven:
+    async def _prove(self, token: bytes) -> Proven:
         try:
             text = token.decode("ascii")
         except UnicodeDecodeError:
             raise Unauthenticated("Incorrect API key provided.") from None
-        return await self._prover.prove(text, project)
+        return await self._prover.prove(text)
 
-    def _asked(self, key: bytes, task: asyncio.Task[Principal]) -> None:
+    def _asked(self, key: bytes, task: asyncio.Task[_Principals]) -> None:
         del self._asking[key]
         if not task.cancelled():
             task.exception()  # seen, also where every caller has left
-
-    def _key(self, token: bytes, headers: Headers) -> bytes:
-        digest = sha256(token)
-        if self._prover.chooses_project:
-            digest.update(b"\n" + (_header(headers, b"openai-project") or b""))
-        return digest.digest()
-
-    def _project(self, headers: Headers) -> str | None:
-        if not self._prover.chooses_project:
-            return None
-        given = _header(headers, b"openai-project")
-        return given.decode("latin-1") if given else None
 
 
 def bearer_token(headers: Headers) -> bytes | None:
@@ -146,8 +142,30 @@ def bearer_token(headers: Headers) -> bytes | None:
     return token or None
 
 
-def _header(headers: Headers, wanted: bytes) -> bytes | None:
-    return next((value for name, value in headers if name == wanted), None)
+def _key(token: bytes) -> bytes:
+    return sha256(token).digest()
+
+
+def _meant(principals: _Principals, headers: Headers) -> Principal:
+    """The caller in the project of the header ``OpenAI-Project``; in the first one without it.
+
+    Whoever belongs to one project only is never asked: OpenAI's SDKs send the name of a project at
+    OpenAI by themselves. Raises ``PermissionDenied``.
+    """
+    if len(principals) == 1:
+        return principals[0]
+    wanted = next((value for name, value in headers if name == b"openai-project"), b"")
+    if not wanted:
+        return principals[0]
+    project = wanted.decode("latin-1")
+    for one in principals:
+        if one.project == project:
+            return one
+    raise PermissionDenied(
+        "You don't belong to the project in the header 'OpenAI-Project'.",
+        param="OpenAI-Project",
+        code="project_not_allowed",
+    )
 
 
 def _too_many() -> UpstreamUnavailable:

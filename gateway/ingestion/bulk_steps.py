@@ -186,6 +186,22 @@ async def _begin(
 ) -> _Document:
     """What an earlier attempt has finished is left alone, and what it has begun is removed."""
     current = _Document(planned=document)
+    try:
+        await _clear(plan, current, store, earlier)
+    except Away:
+        raise
+    except Refused as error:
+        current.why = f"What is there of it can't be removed: {error}"
+    return current
+
+
+async def _clear(
+    plan: Plan,
+    current: _Document,
+    store: RemoteStore,
+    earlier: dict[str, list[RemoteFile]],
+) -> None:
+    document = current.planned
     for file in earlier.get(document.source, []):
         said = file.attributes
         same = said.get("etag") == document.etag and said.get("chunking") == plan.chunking
@@ -197,7 +213,6 @@ async def _begin(
             await store.delete_file(file.file_id)
     if current.skip:
         await _remove_old(current, store)
-    return current
 
 
 async def _insert(
@@ -265,8 +280,14 @@ async def _remove_old(current: _Document, store: RemoteStore) -> None:
 
 async def _give_up(current: _Document, store: RemoteStore) -> None:
     """Half a document must not stay. What it was to replace does."""
-    if current.file_id is not None:
+    if current.file_id is None:
+        return
+    try:
         await store.delete_file(current.file_id)
+    except Away:
+        raise
+    except Refused as error:
+        current.why = f"{current.why} What is inserted of it can't be removed: {error}"
 
 
 def _shown(

@@ -35,6 +35,7 @@ class Allowance:
         "_rate",
         "_refused_until",
         "_seen",
+        "_taken",
         "_used",
         "ends",
         "enough",
@@ -63,12 +64,15 @@ class Allowance:
         self._used = 0.0
         self._seen = self.used_at
         self._refused_until = 0.0
+        self._taken = False
+        """Whether it was used since `used_at` was set: the clock is not read for every request."""
 
     # -- for requests ---------------------------------------------------------------------------
 
     def take(self, units: int) -> None:
         """Give out units; there must be so many."""
         self.left -= units
+        self._taken = True
 
     def give(self, units: int) -> None:
         """So many weren't needed, or (below zero) more were."""
@@ -115,10 +119,9 @@ class Allowance:
 
         What is left or owed is in the question, and is no more here. :meth:`undo` takes it back.
         """
-        now = time.monotonic()
         if needs:
-            self.used_at = now
-        idle = now - self.used_at > _IDLE_SECONDS
+            self._taken = True
+        idle = self._is_idle()
         scarce = self.scarce
         owed = -self.left if self.left < 0 or ((scarce or idle) and not needs) else 0
         left = self.left + owed
@@ -157,8 +160,13 @@ class Allowance:
         """Whether the store must be told something though nobody waits."""
         if self.left < 0:
             return True
-        idle = time.monotonic() - self.used_at > _IDLE_SECONDS
-        return self.left > 0 and (idle or self.scarce)
+        return self.left > 0 and (self.scarce or self._is_idle())
+
+    def _is_idle(self) -> bool:
+        now = time.monotonic()
+        if self._taken:
+            self.used_at, self._taken = now, False
+        return now - self.used_at > _IDLE_SECONDS
 
     def _question(self, *, owed: int = 0, amount: int = 0, least: int = 1) -> Take:
         return Take(

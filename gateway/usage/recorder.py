@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.beside import beside
 from gateway.database.engine import Database
 from gateway.database.outage import Outage
 from gateway.errors import ClientDisconnected, UpstreamError
@@ -68,11 +67,14 @@ class UsageRecorder:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Write while the block runs, and what is left at its end."""
+        over = asyncio.Event()
+        writing = asyncio.create_task(self._write_until(over), name="usage")
         try:
-            async with beside(self._write_on(), "usage"):
-                yield
+            yield
         finally:
-            await self.write()
+            # Not cancelled: nobody could tell whether what it is writing then was written.
+            over.set()
+            await writing  # the last time after `over`
             if self._noted:
                 lost = sum(amounts.requests for amounts in self._noted.values())
                 logger.error("The usage of %d requests could not be written down", lost)
@@ -105,7 +107,9 @@ class UsageRecorder:
             else:
                 self._metrics.usage_lost(amounts.requests)
 
-    async def _write_on(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
+    async def _write_until(self, over: asyncio.Event) -> None:
+        while not over.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await over.wait()
             await self.write()

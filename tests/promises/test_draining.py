@@ -197,9 +197,12 @@ async def test_workers_end_with_their_supervisor(upstream):
 
 
 async def test_sighup_replaces_workers_and_loses_nothing(upstream):
-    """New workers are there before the old ones leave."""
+    """New workers are there before the old ones leave, and the gateway stays ready all the while:
+    who sends it requests need not look for another."""
     async with GatewayProcess(
-        {"discover": [upstream.url]}, models=["fake-chat"], arguments=["--workers", "2"]
+        {"discover": [upstream.url], "server": {"drain_seconds": 3}},
+        models=["fake-chat"],
+        arguments=["--workers", "2"],
     ) as gateway:
         before = workers_of(gateway)
         gateway.process.send_signal(signal.SIGHUP)
@@ -209,6 +212,7 @@ async def test_sighup_replaces_workers_and_loses_nothing(upstream):
             async with httpx.AsyncClient() as client:
                 answer = await client.post(gateway.root_url + PATH, json=CHAT)
                 assert answer.status_code == 200
+                assert (await client.get(gateway.root_url + "/readyz")).status_code == 200
         assert await asyncio.to_thread(gateway.terminate) == 0
 
 

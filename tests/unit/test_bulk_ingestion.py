@@ -15,7 +15,7 @@ from gateway.ingestion.bulk_plan import BulkPlanner, Sizes
 from gateway.ingestion.bulk_records import Failure, Outcome, Plan, read_plan, write_plan
 from gateway.ingestion.bulk_report import failed_documents, report
 from gateway.ingestion.bulk_steps import convert_documents, embed_documents, insert_documents
-from gateway.ingestion.remote_store import Away, RemoteStore
+from gateway.ingestion.remote_store import Away, Refused, RemoteStore
 from gateway.ports import BucketObject, BucketObjectChanged, Chunk, ConversionFailed
 from tests.support.inprocess import InProcessGateway
 from tests.support.upstream import FakeVllm, faults
@@ -281,6 +281,32 @@ async def test_what_the_model_refuses_fails_alone(ingestion: Ingestion, upstream
     outcome, [failure] = await ingestion.insert()
     assert (outcome.done, failure.key) == (1, "boat.txt")
     assert "too long for me" in failure.why
+
+
+async def test_what_cannot_be_removed_fails_alone(
+    ingestion: Ingestion, upstream: FakeVllm, monkeypatch: pytest.MonkeyPatch
+):
+    """Half a document that stays is said of that document; the others go on."""
+    ingestion.bucket = MemoryBucket(boat="The boat is blue.", lamp="The lamp is on.")
+    await ingestion.plan()
+    await ingestion.convert()
+    await ingestion.embed()
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise Refused("it is held")
+
+    inserted = ingestion.store.insert
+
+    async def first_refused(chunks: list[dict[str, object]]) -> None:
+        monkeypatch.setattr(ingestion.store, "insert", inserted)
+        raise Refused("no room")
+
+    monkeypatch.setattr(ingestion.store, "delete_file", refuse)
+    monkeypatch.setattr(ingestion.store, "insert", first_refused)
+    outcome, [failure] = await ingestion.insert()
+    assert (outcome.done, failure.key) == (1, "boat.txt")
+    assert "no room" in failure.why
+    assert "can't be removed: it is held" in failure.why
 
 
 async def test_a_converter_that_dies_is_asked_again(

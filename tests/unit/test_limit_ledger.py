@@ -113,6 +113,20 @@ async def test_what_is_unused_goes_back():
         assert allowance.left == 0
 
 
+async def test_a_counter_in_use_keeps_what_it_has_ahead():
+    """Also while nobody has to ask for more."""
+    async with running(store := Store()) as ledger:
+        allowance = ledger.allowance("key", 6000)
+        await passes(ledger, allowance)
+        await until(lambda: allowance.left > 100, "units taken ahead")
+        end = time.monotonic() + 3.5
+        while time.monotonic() < end:
+            assert await passes(ledger, allowance)
+            await asyncio.sleep(0.2)
+        assert all(one.owed >= 0 for one in store.takes)
+        assert allowance.left > 50
+
+
 async def test_the_end_gives_back_everything():
     """What is left and what is owed is told at the end, places as well."""
     store = Store()

@@ -20,10 +20,9 @@ pytestmark = pytest.mark.anyio
 class Nobody:
     """Knows no token."""
 
-    chooses_project = False
     refusal_seconds = 60.0
 
-    async def prove(self, token: str, project: str | None) -> Proven:
+    async def prove(self, token: str) -> Proven:
         raise Unauthenticated("Incorrect API key provided.")
 
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from gateway import reloading
 from gateway.configuration import load_settings
 from gateway.reloading import Reloading
+from gateway.serving import wait_to_reload
 from gateway.settings import Settings, SettingsError
 from tests.support.inprocess import until
 
@@ -103,3 +105,29 @@ async def test_a_crash_of_the_taking_over_is_survived(tmp_path, monkeypatch):
     monkeypatch.setattr(reloading, "load_settings", lambda *_: 1 / 0)
     await rig.reloading.reload()
     assert rig.told == ["invalid"]
+
+
+async def test_what_changes_while_the_process_starts_is_taken_over(tmp_path):
+    """Between the first reading and the time in which changes are looked for."""
+    file = tmp_path / "understudy.yaml"
+    file.write_text(A)
+    rig = Rig(file)
+    file.write_text(B)
+    async with rig.reloading.running():
+        await until(lambda: rig.applied, "the change")
+    assert (rig.applied, rig.told) == ([["http://b"]], ["applied"])
+
+
+async def test_sighup_ends_no_process_that_is_about_to_listen_or_has_listened(tmp_path):
+    """At the start and at the end of a process too."""
+    file = tmp_path / "understudy.yaml"
+    file.write_text(A)
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        wait_to_reload()
+        signal.raise_signal(signal.SIGHUP)
+        async with watching(file):
+            pass
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
