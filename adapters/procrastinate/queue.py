@@ -170,11 +170,13 @@ class _PostgresLeases:
                 self._worker = None
             own = {"worker": worker, "jobs": [int(job) for job in jobs]}
             await session.execute(statements.FREE_UNKNOWN, own)
-            held = (await session.execute(statements.HELD, {"worker": worker})).scalars()
+            held = (await session.execute(statements.HELD, {"worker": worker})).scalars().all()
+        # Not while its own heartbeat is locked: after an outage each takes the others for dead.
+        async with self._database.begin() as session:
             freed = await session.execute(statements.FREE_DEAD, {"expiry": self._timing.expiry})
             if count := len(freed.all()):
                 logger.warning("%d jobs of workers that are gone are free again", count)
-            return {str(job) for job in held}
+        return {str(job) for job in held}
 
     async def finish(self, job: str) -> None:
         async with self._database.begin() as session:
@@ -190,6 +192,7 @@ class _PostgresLeases:
     async def leave(self) -> None:
         if self._worker is not None:
             async with self._database.begin() as session:
+                await session.execute(statements.HEARTBEAT, {"worker": self._worker})  # locks it
                 await session.execute(statements.LEAVE, {"worker": self._worker})
                 await session.execute(statements.UNREGISTER, {"worker": self._worker})
             self._worker = None

@@ -1,7 +1,8 @@
 """What is said to procrastinate's tables.
 
 Its functions are used where they are safe with several workers. A job in work is changed only by
-statements that name its worker, or when that worker's heartbeat is too old.
+statements that name its worker, or when that worker's heartbeat is too old. Whoever locks both
+locks the worker before its jobs.
 """
 
 from __future__ import annotations
@@ -75,16 +76,23 @@ FREE_UNKNOWN = text("""
 HELD = text("SELECT id FROM procrastinate_jobs WHERE worker_id = :worker AND status = 'doing'")
 
 FREE_DEAD = text(f"""
-    WITH dead AS (
-        DELETE FROM procrastinate_workers
+    WITH late AS (
+        SELECT id FROM procrastinate_workers
         WHERE last_heartbeat < clock_timestamp() - make_interval(secs => CAST(:expiry AS float8))
-        RETURNING id
+        FOR UPDATE SKIP LOCKED
+    ), dead AS (
+        DELETE FROM procrastinate_workers WHERE id IN (SELECT id FROM late) RETURNING id
+    ), free AS (
+        SELECT id FROM procrastinate_jobs
+        WHERE status = 'doing' AND queue_name LIKE '{PREFIX}%'
+          AND (worker_id IS NULL OR worker_id IN (SELECT id FROM dead))
+        FOR UPDATE SKIP LOCKED
     )
     UPDATE procrastinate_jobs
     SET status = 'todo', worker_id = NULL, abort_requested = false, scheduled_at = NULL,
         attempts = attempts + 1
-    WHERE status = 'doing' AND queue_name LIKE '{PREFIX}%'
-      AND (worker_id IS NULL OR worker_id IN (SELECT id FROM dead))
+    WHERE id IN (SELECT id FROM free)
     RETURNING id
 """)  # noqa: S608  (a constant)
-"""One statement, so that of several replicas that do this at once one frees each job."""
+"""One statement, so that of several replicas that do this at once one frees each job. It waits for
+nobody: a worker that is just saying that it lives does, and a job that is just ended is done."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from adapters.procrastinate.queue import _PostgresLeases
 from adapters.procrastinate.schema import QueueOutdated, install
 from adapters.worker import Timing, Worker
 from gateway.database.engine import Database
@@ -506,6 +507,32 @@ async def test_pauses_have_an_upper_limit():
     with suppress(asyncio.CancelledError):
         await task
     assert 30 <= table.postponed[0] <= 60
+
+
+async def test_replicas_that_all_seem_dead_do_not_block_each_other(postgres_url: str):
+    """As after an outage of the database: each says that it lives, and sees that no other does."""
+    settings = DatabaseSettings(url=postgres_url)
+    replicas = [Replica(settings) for _ in range(5)]
+    try:
+        await asyncio.gather(*(one.queue.start() for one in replicas))
+        for number in range(20):
+            await replicas[0].put("work", {"number": number})
+        leases = [_PostgresLeases(one.database, Timing(LONG)) for one in replicas]
+        for round_ in range(30):
+            jobs = [{job.id for job in await one.take(["work"], 2)} for one in leases]
+            assert round_ > 0 or all(len(held) == 2 for held in jobs)
+            async with replicas[0].database.begin() as session:
+                await session.execute(
+                    text("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1h'")
+                )
+            # A deadlock is ended by PostgreSQL after a second, with an error for one of both.
+            async with asyncio.timeout(10):
+                await asyncio.gather(*(one.renew(held) for one, held in zip(leases, jobs)))
+                await asyncio.gather(*(one.leave() for one in leases))
+    finally:
+        for one in replicas:
+            await one.queue.aclose()
+            await one.database.aclose()
 
 
 async def test_replicas_install_the_tables_once(postgres: PostgresServer):

@@ -72,7 +72,9 @@ async def test_a_batch_expires_with_what_is_done(upstream: FakeVllm, tmp_path: P
             assert one["error"]["code"] == "batch_expired"
         counts = batch.request_counts
         assert (counts.total, counts.completed, counts.failed) == (6, 2, 4)
-        await until(lambda: upstream.open_connections <= 1, "end of what hung")  # discovery's
+        asked = [one for one in upstream.requests_to(CHAT) if one.method == "POST"]
+        await until(lambda: all(one.finished or one.gone for one in asked), "end of what hung")
+        assert any(one.gone is not None for one in asked)
 
 
 async def test_a_server_that_is_away_is_waited_for(upstream: FakeVllm, tmp_path: Path):
@@ -121,6 +123,7 @@ async def test_a_model_that_comes_later_is_waited_for(upstream: FakeVllm, tmp_pa
         assert (await finished(client, batch)).request_counts.completed == 2
 
 
+@pytest.mark.one_process
 async def test_a_batch_whose_job_is_lost_is_reminded_of(upstream: FakeVllm, tmp_path: Path):
     """The reaper gives it a new one once nobody has touched it for an hour."""
     async with running(upstream, tmp_path) as (gateway, client):
@@ -157,6 +160,7 @@ async def test_a_batch_that_waits_for_a_worker_is_cancelled_soon(
         assert (batch.status, batch.output_file_id) == ("cancelled", None)
 
 
+@pytest.mark.one_process
 async def test_a_crash_between_file_and_row_costs_nothing(
     upstream: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -184,6 +184,7 @@ async def test_the_sdk_follows_and_comes_back(upstream, running):
     await sdk.close()
 
 
+@pytest.mark.one_process
 async def test_a_follower_sees_a_resumed_response_to_its_end(sections, upstream):
     """Its worker is killed while it is followed: numbers rise, one end, and the right object."""
     upstream.behave(CHAT, Script(Said("One two three. " * 50, between=0.05), Said("A gull.")))

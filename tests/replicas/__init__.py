@@ -2,5 +2,5 @@
 
 Each module here takes in all of its namesake in ``tests/api`` or ``tests/promises``. A test that
 looks into the one process that answers, or changes it, is marked ``one_process`` there and left
-out here.
+out here; so is one that brings a second replica of its own.
 """

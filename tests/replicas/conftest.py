@@ -20,7 +20,12 @@ ALL = "REPLICAS_ALL"
 ALWAYS = {"files", "vector_stores", "responses", "conversations", "prompts", "batches"}
 """Of these the tests of one profile are run anyway."""
 
-WITH_KEYWORDS = {"tests.api.test_search", "tests.api.test_response_file_search"}
+WITH_KEYWORDS = {
+    "tests.api.test_search",
+    "tests.api.test_response_file_search",
+    "tests.promises.test_deleted_responses_are_gone",
+    "tests.promises.test_response_streams_can_be_rejoined",
+}
 """What the Milvus server for tests is too old for."""
 
 
@@ -34,6 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _belongs(item: pytest.Item) -> bool:
     if item.get_closest_marker("one_process") is not None:
+        return False
+    if "replica" in getattr(item, "fixturenames", ()):  # it brings its own second one
         return False
     if ALL in os.environ:
         return True

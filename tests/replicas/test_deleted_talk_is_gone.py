@@ -1,0 +1,3 @@
+"""Deleted talk, on three replicas."""
+
+from tests.promises.test_deleted_talk_is_gone import *

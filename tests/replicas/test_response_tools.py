@@ -1,0 +1,3 @@
+"""Tools of responses, on three replicas."""
+
+from tests.api.test_response_tools import *
