@@ -213,7 +213,12 @@ class Agentic:
             BackgroundResponses(
                 self._state.database, self._state.queue, self._private, self._profile
             ),
-            CompactionService(self._client, self._preparation, self._performer),
+            CompactionService(
+                self._client,
+                self._preparation,
+                self._performer,
+                max_summary_tokens=self._settings.responses.max_summary_tokens,
+            ),
             self._limiter,
             max_body_bytes=self._settings.limits.max_body_bytes,
             heartbeat=self._settings.server.heartbeat_seconds,

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -36,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 """How soon a job that was put off is seen; of new ones PostgreSQL tells at once."""
+
+_STEADY = 2.5
+"""So many times the usual pause may lie between two renewals of who looks for the dead."""
 
 _LISTEN_CHECK_SECONDS = 15.0
 _LISTEN_PAUSE_SECONDS = 1.0
@@ -135,6 +140,7 @@ class _PostgresLeases:
         self._database = database
         self._timing = timing
         self._worker: int | None = None
+        self._renewed_at = -math.inf
 
     async def take(self, kinds: Sequence[str], limit: int) -> list[Job]:
         worker = await self._registered()
@@ -161,7 +167,8 @@ class _PostgresLeases:
     async def renew(self, jobs: Collection[str]) -> set[str]:
         """Also frees what dead workers hold, and what this one took without knowing.
 
-        (The answer to a ``take`` can be lost with its connection.)
+        (The answer to a ``take`` can be lost with its connection.) A worker that could not renew
+        its own leases just now takes nobody for dead yet: the others could not either.
         """
         worker = await self._registered()
         async with self._database.begin() as session:
@@ -171,12 +178,19 @@ class _PostgresLeases:
             own = {"worker": worker, "jobs": [int(job) for job in jobs]}
             await session.execute(statements.FREE_UNKNOWN, own)
             held = (await session.execute(statements.HELD, {"worker": worker})).scalars().all()
-        # Not while its own heartbeat is locked: after an outage each takes the others for dead.
+        now = time.monotonic()
+        steady = now - self._renewed_at < _STEADY * self._timing.renewal
+        self._renewed_at = now
+        if steady:
+            await self._free_dead()
+        return {str(job) for job in held}
+
+    async def _free_dead(self) -> None:
+        """Not while its own heartbeat is locked, which others may be waiting for."""
         async with self._database.begin() as session:
             freed = await session.execute(statements.FREE_DEAD, {"expiry": self._timing.expiry})
             if count := len(freed.all()):
                 logger.warning("%d jobs of workers that are gone are free again", count)
-        return {str(job) for job in held}
 
     async def finish(self, job: str) -> None:
         async with self._database.begin() as session:

@@ -36,7 +36,6 @@ INSTRUCTION = (
     "what was found out and decided, names, numbers, file names and open questions. Write only "
     "the summary."
 )
-MAX_SUMMARY_TOKENS = 2048
 
 
 class _Message(Struct, frozen=True):
@@ -57,10 +56,18 @@ class _Counted(Struct, frozen=True):
 
 
 class CompactionService:
-    def __init__(self, client: ModelClient, preparation: Preparation, performer: Performer) -> None:
+    def __init__(
+        self,
+        client: ModelClient,
+        preparation: Preparation,
+        performer: Performer,
+        *,
+        max_summary_tokens: int,
+    ) -> None:
         self._client = client
         self._preparation = preparation
         self._performer = performer
+        self._max_summary_tokens = max_summary_tokens
 
     async def input_tokens(
         self, principal: Principal, activity: Activity, body: Mapping[str, Any]
@@ -98,7 +105,7 @@ class CompactionService:
         asked = {
             "model": request.model,
             "messages": [*messages, {"role": "user", "content": INSTRUCTION}],
-            "max_completion_tokens": MAX_SUMMARY_TOKENS,
+            "max_completion_tokens": self._max_summary_tokens,
         }
         try:
             answer = await self._client.ask(CHAT, activity, asked)

@@ -27,6 +27,8 @@ class ResponseSettings(Section, frozen=True):
     """For a whole response with all its turns."""
     max_context_items: PositiveInt = 2000
     """Items of earlier turns that a response may build on."""
+    max_summary_tokens: PositiveInt = 2048
+    """The longest summary that ``/v1/responses/compact`` has a model write."""
     workers: PositiveInt = 8
     """Responses in the background at once, for each process."""
 

@@ -535,6 +535,33 @@ async def test_replicas_that_all_seem_dead_do_not_block_each_other(postgres_url:
             await one.database.aclose()
 
 
+async def test_who_was_away_takes_nobody_for_dead(postgres_url: str):
+    """After an outage all heartbeats are old; each worker gets the time to say that it lives."""
+    settings = DatabaseSettings(url=postgres_url)
+    first, second = Replica(settings), Replica(settings)
+    try:
+        for one in (first, second):
+            await one.queue.start()
+        await first.put("work", {})
+        timing = Timing(LEASE_SECONDS)
+        quick, late = (_PostgresLeases(one.database, timing) for one in (first, second))
+        [job] = await late.take(["work"], 1)
+        await quick.renew([])
+        await asyncio.sleep(timing.expiry + 0.2)  # the outage
+        await quick.renew([])
+        assert await late.renew([job.id]) == {job.id}
+        deadline = time.monotonic() + 20
+        while not await quick.take(["work"], 1):  # `late` is really away
+            assert time.monotonic() < deadline
+            await asyncio.sleep(timing.renewal)
+            await quick.renew([])
+        assert await late.renew([job.id]) == set()
+    finally:
+        for one in (first, second):
+            await one.queue.aclose()
+            await one.database.aclose()
+
+
 async def test_replicas_install_the_tables_once(postgres: PostgresServer):
     """Any number may start at once on an empty database."""
     url = postgres.create_database()

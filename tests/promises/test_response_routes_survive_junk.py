@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import gateway.app
 from tests.promises.test_stateful_routes_survive_junk import (
+    COMPARED,
     IDS,
     QUERIES,
     VALUES,
@@ -206,7 +207,15 @@ async def http(running: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.mark.parametrize("junk", VALUES)
+@pytest.mark.parametrize(
+    ("sections", "junk"),
+    [
+        *(("postgresql", junk) for junk in VALUES),
+        *(("sqlite", junk) for junk in COMPARED),
+    ],
+    indirect=["sections"],
+    scope="module",
+)
 async def test_no_value_of_a_body_is_a_fault_of_the_gateway(http, junk):
     """Each value of a request in turn is what no caller should send, those of items and tools too;
     as a stream as well, and to count and to compact."""

@@ -98,7 +98,10 @@ def gateway(
     vllm_chat: RealVllm, vllm_embeddings: RealVllm, collector: Collector
 ) -> Iterator[GatewayProcess]:
     """The gateway in front of both, with their models discovered and every call traced."""
-    config = {"discover": [vllm_chat.url, vllm_embeddings.url]}
+    config = {
+        "discover": [vllm_chat.url, vllm_embeddings.url],
+        "responses": {"max_summary_tokens": 60},  # so small a model goes on and on
+    }
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
     models = [vllm_chat.model, vllm_embeddings.model]
     with GatewayProcess(config, models=models, env=env) as process:
