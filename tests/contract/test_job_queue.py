@@ -527,7 +527,8 @@ async def test_replicas_that_all_seem_dead_do_not_block_each_other(postgres_url:
                 )
             # A deadlock is ended by PostgreSQL after a second, with an error for one of both.
             async with asyncio.timeout(10):
-                await asyncio.gather(*(one.renew(held) for one, held in zip(leases, jobs)))
+                renewals = (one.renew(held) for one, held in zip(leases, jobs, strict=True))
+                await asyncio.gather(*renewals)
                 await asyncio.gather(*(one.leave() for one in leases))
     finally:
         for one in replicas:

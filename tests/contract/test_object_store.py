@@ -312,8 +312,8 @@ async def test_a_put_may_be_cancelled_at_any_moment(store):
 
 
 async def test_writers_of_one_key_dont_mix(store):
-    """Each reader meets one writer's bytes, whole. (Of this S3 server it may hear in the middle that
-    they are gone: it knows no versions.)"""
+    """Each reader meets one writer's bytes, whole; this S3 server, which knows no versions, may
+    tell it in the middle that they are gone."""
     passes = UpstreamUnavailable if isinstance(store, MinioObjectStore) else ()
     await store.put(KEY, blocks_of(b"\xff" * (6 * MIB)))
     writers = [
