@@ -4,6 +4,8 @@ what they don't say nobody else can add."""
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -53,6 +55,11 @@ class Vouching:
 
     async def aclose(self) -> None:
         pass
+
+
+def jwt(claims: Any) -> str:
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"head.{payload}.signature"
 
 
 async def by_claims(
@@ -185,6 +192,29 @@ async def test_groups_and_accounts_become_scopes():
     vouching = Vouching({}, ReviewedUser(username=ACCOUNT, groups=groups))
     proven = await KubernetesTokens(vouching, settings).prove("t")
     assert proven.principals[0].scopes == {"admin", "files"}
+
+
+@pytest.mark.parametrize(
+    ("token", "seconds"),
+    [
+        (jwt({"exp": 4e9}), 60),
+        (jwt({"exp": 1}), 0),
+        (jwt({}), 60),
+        (jwt({"exp": "soon"}), 60),
+        (jwt([]), 60),
+        ("sha256~opaque", 60),
+        ("a.!.c", 60),
+        ("a.\u00e9.c", 60),
+    ],
+)
+async def test_a_clusters_token_is_gone_by_no_longer_than_it_says(token, seconds):
+    """However long answers of the cluster are remembered."""
+    settings = KubernetesSettings(cache_seconds=60)
+    vouching = Vouching({}, ReviewedUser(username=ACCOUNT))
+    proven = await KubernetesTokens(vouching, settings).prove(token)
+    assert proven.seconds == seconds
+    soon = await KubernetesTokens(vouching, settings).prove(jwt({"exp": time.time() + 20}))
+    assert 10 < soon.seconds <= 20
 
 
 async def test_a_token_is_asked_about_once_in_a_while():
