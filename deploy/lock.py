@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("docling", "grpc")
+EXTRAS = ("docling", "grpc", "redis")
 """Of pyproject.toml, in the image. ``ocr`` needs libraries of the system that the base image does
 not have: there scans are docling-serve's."""
 LOCKS = {"requirements.lock": "pyproject.toml", "build.lock": "deploy/build.in"}

@@ -47,7 +47,7 @@ _LINGER_SECONDS = 0.5
 """How long a connection that was not announced to close may be idle first: its client may be
 sending the next request on it just then, which would be lost."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CLOSE = (b"connection", b"close")
 
 
@@ -59,16 +59,24 @@ class Ending:
     """The signals that end a process. ``begun`` is told at the first one, in the signal handler,
     unless that one means that others go on.
 
-    Of a worker process SIGINT is ignored: its supervisor has had it too.
+    Of a worker process SIGINT is ignored: its supervisor has had it too. ``replaceable`` is one
+    that has a supervisor.
     """
 
-    def __init__(self, begun: Callable[[], None], *, tick: Callable[[], None] = _nothing) -> None:
+    def __init__(
+        self,
+        begun: Callable[[], None],
+        *,
+        tick: Callable[[], None] = _nothing,
+        replaceable: bool = False,
+    ) -> None:
         self.asked = False
         self._told = False
         self.hurried = False
         """A person ended it, so that there is nobody to be waited for."""
         self.cut = False
         self._begun = begun
+        self._signals = (*_SIGNALS, signal.SIGUSR1) if replaceable else _SIGNALS
         self.tick = tick
         """Called all the while, as a sign of life."""
 
@@ -78,7 +86,7 @@ class Ending:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+        numbers = [one for one in self._signals if signal.getsignal(one) is not signal.SIG_IGN]
         before = {number: signal.signal(number, self._take) for number in numbers}
         try:
             yield

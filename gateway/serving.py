@@ -90,7 +90,7 @@ def _serve_here(
             if heartbeat.alone:
                 ending.begin()
 
-    ending = Ending(application.drain, tick=tick)
+    ending = Ending(application.drain, tick=tick, replaceable=heartbeat is not None)
     server = DrainingServer(
         uvicorn.Config(application.public, **_uvicorn_options(settings.server)),
         settings.server,

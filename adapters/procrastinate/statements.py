@@ -80,19 +80,29 @@ FREE_DEAD = text(f"""
         SELECT id FROM procrastinate_workers
         WHERE last_heartbeat < clock_timestamp() - make_interval(secs => CAST(:expiry AS float8))
         FOR UPDATE SKIP LOCKED
-    ), dead AS (
-        DELETE FROM procrastinate_workers WHERE id IN (SELECT id FROM late) RETURNING id
-    ), free AS (
+    ), held AS (
         SELECT id FROM procrastinate_jobs
         WHERE status = 'doing' AND queue_name LIKE '{PREFIX}%'
-          AND (worker_id IS NULL OR worker_id IN (SELECT id FROM dead))
+          AND (worker_id IS NULL OR worker_id IN (SELECT id FROM late))
         FOR UPDATE SKIP LOCKED
+    ), freed AS (
+        UPDATE procrastinate_jobs
+        SET status = 'todo', worker_id = NULL, abort_requested = false, scheduled_at = NULL,
+            attempts = attempts + 1
+        WHERE id IN (SELECT id FROM held)
+        RETURNING id
+    ), gone AS (
+        DELETE FROM procrastinate_workers AS worker
+        WHERE id IN (SELECT id FROM late) AND NOT EXISTS (
+            SELECT 1 FROM procrastinate_jobs AS job
+            WHERE job.worker_id = worker.id AND job.id NOT IN (SELECT id FROM held)
+        )
     )
-    UPDATE procrastinate_jobs
-    SET status = 'todo', worker_id = NULL, abort_requested = false, scheduled_at = NULL,
-        attempts = attempts + 1
-    WHERE id IN (SELECT id FROM free)
-    RETURNING id
+    SELECT id FROM freed
 """)  # noqa: S608  (a constant)
-"""One statement, so that of several replicas that do this at once one frees each job. It waits for
-nobody: a worker that is just saying that it lives does, and a job that is just ended is done."""
+"""One statement, so that of several replicas that do this at once one frees each job.
+
+It waits for nobody. A worker that is just saying that it lives does; a job that is just being ended
+is its worker's yet, and so that worker stays for the next look: its row can't be deleted without
+waiting for the job's.
+"""

@@ -72,7 +72,13 @@ def _bounds(settings: Settings) -> Iterator[Outcome]:
 
 def _replicas(settings: Settings) -> Iterator[Outcome]:
     """A database for many replicas beside stores for one."""
-    if not (settings.database.url or "").startswith("postgresql"):
+    shared = (settings.database.url or "").startswith("postgresql")
+    if settings.limits.store == "memory" and (shared or settings.server.workers > 1):
+        yield warned(
+            "limits.store is memory, so each process lets in as much as is meant for all of them",
+            "Use database or a Redis; fine for one process.",
+        )
+    if not shared:
         return
     if settings.objects.kind == "disk" and settings.objects.path is None:
         yield warned(

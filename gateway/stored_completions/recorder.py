@@ -12,11 +12,12 @@ from gateway.errors import InvalidRequest
 from gateway.http.requests import principal_of_scope
 from gateway.http.validation import NOT_JSON, check_depth
 from gateway.stored_completions.assembly import Assembly
-from gateway.stored_completions.writer import CompletionWriter, FinishedCompletion
+from gateway.stored_completions.writer import CompletionWriter, FinishedCompletion, Origin
 from gateway.vector_stores.properties import check_metadata
 
 if TYPE_CHECKING:
     from gateway.http.asgi import Scope
+    from gateway.identity.principal import Principal
     from gateway.relay.recording import Record
 
 __all__ = ["MAX_KEPT_BYTES", "CompletionRecorder"]
@@ -50,8 +51,14 @@ class CompletionRecorder:
             if request.store:
                 raise
             metadata = {}
-        project = principal_of_scope(scope).project
-        return _CompletionRecord(self._writer, project, request.model, metadata, body)
+        client = scope.get("client")
+        origin = Origin(
+            path=scope["path"],
+            request_id=scope["state"]["exchange"].request_id.decode(),
+            address=client[0] if client else None,
+        )
+        principal = principal_of_scope(scope)
+        return _CompletionRecord(self._writer, principal, origin, request.model, metadata, body)
 
 
 class _CompletionRecord:
@@ -60,13 +67,15 @@ class _CompletionRecord:
     def __init__(
         self,
         writer: CompletionWriter,
-        project: str,
+        principal: Principal,
+        origin: Origin,
         model: str,
         metadata: dict[str, str],
         body: bytes,
     ) -> None:
         self._writer = writer
-        self._project = project
+        self._principal = principal
+        self._origin = origin
         self._model = model
         self._metadata = metadata
         self._request = body
@@ -129,7 +138,8 @@ class _CompletionRecord:
         if not isinstance(name, str) or not 0 < len(name) <= _MAX_ID or "\x00" in name:
             return None
         return FinishedCompletion(
-            project=self._project,
+            principal=self._principal,
+            origin=self._origin,
             model=self._model,
             completion=completion,
             messages=messages,

@@ -9,18 +9,24 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.audit.entry import audit_row
+from gateway.audit.repository import AuditRepository
 from gateway.beside import beside
 from gateway.database.engine import Database
 from gateway.errors import UpstreamUnavailable
+from gateway.identity.principal import Principal
 from gateway.observability.metrics import Metrics
 from gateway.stored_completions.repository import StoredCompletionRepository
 
-__all__ = ["CompletionWriter", "FinishedCompletion"]
+if TYPE_CHECKING:
+    from gateway.database.tables import AuditRow
+
+__all__ = ["CompletionWriter", "FinishedCompletion", "Origin"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +37,28 @@ _AT_ONCE = 64
 _DRAIN_SECONDS = 5.0
 
 
+class Origin(Struct, frozen=True, kw_only=True):
+    """Where a request came from, for the audit log."""
+
+    path: str | None = None
+    request_id: str | None = None
+    address: str | None = None
+
+
 class FinishedCompletion(Struct, frozen=True, kw_only=True):
     """What is kept of one answer. ``size`` is about its bytes."""
 
-    project: str
+    principal: Principal
+    origin: Origin = Origin()
     model: str
     completion: dict[str, Any]
     messages: list[Any]
     metadata: dict[str, str]
     size: int
+
+    @property
+    def project(self) -> str:
+        return self.principal.project
 
 
 class CompletionWriter:
@@ -109,6 +128,9 @@ class CompletionWriter:
         try:
             async with self._database.begin() as session:
                 await StoredCompletionRepository(session).add(batch)
+                log = AuditRepository(session)
+                for finished in batch:
+                    log.add(_audit_row(finished))
         except UpstreamUnavailable as error:
             self._failing = True
             logger.warning("%d chat completions were not stored: %s", len(batch), error.message)
@@ -121,3 +143,18 @@ class CompletionWriter:
             return [False]
         self._failing = False
         return [True] * len(batch)
+
+
+def _audit_row(finished: FinishedCompletion) -> AuditRow:
+    """What is kept leaves an entry in the same transaction."""
+    origin = finished.origin
+    return audit_row(
+        finished.principal,
+        "createChatCompletion",
+        status=200,
+        object_id=finished.completion["id"],
+        method="POST",
+        path=origin.path,
+        request_id=origin.request_id,
+        address=origin.address,
+    )

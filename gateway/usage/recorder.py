@@ -74,7 +74,8 @@ class UsageRecorder:
         finally:
             # Not cancelled: nobody could tell whether what it is writing then was written.
             over.set()
-            await writing  # the last time after `over`
+            await writing
+            await self.write()  # what came while it wrote
             if self._noted:
                 lost = sum(amounts.requests for amounts in self._noted.values())
                 logger.error("The usage of %d requests could not be written down", lost)
@@ -91,6 +92,9 @@ class UsageRecorder:
         except (UpstreamError, SQLAlchemyError, OSError) as error:
             self._put_back(noted)
             self._outage.noticed(type(error).__name__)
+        except Exception:  # a fault of ours must not end the writing for good
+            self._put_back(noted)
+            logger.exception("Usage was not written; it is tried again")
         except asyncio.CancelledError:
             self._put_back(noted)
             raise

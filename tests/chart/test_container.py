@@ -27,7 +27,7 @@ from tests.support.chart import CHART, ROOT
 
 CONTAINERFILE = ROOT / "Containerfile"
 DEPLOY = ROOT / "deploy"
-EXTRAS = ("docling", "grpc")
+EXTRAS = ("docling", "grpc", "redis")
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 IMAGE = {

@@ -24,6 +24,44 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"config": {"vectors": {"uri": "./milvus"}}},
         "replicaCount 3: .*Milvus Lite",
     ),
+    "replicas on SQLite by a variable": (
+        "production",
+        {"extraEnv": [{"name": "UNDERSTUDY_DATABASE__URL", "value": "sqlite+aiosqlite:///a.db"}]},
+        "replicaCount 3: .*SQLite",
+    ),
+    "replicas on files on disk by a variable": (
+        "production",
+        {"extraEnv": [{"name": "UNDERSTUDY_OBJECTS__KIND", "value": "disk"}]},
+        "replicaCount 3: .*files on disk",
+    ),
+    "replicas on Milvus Lite by a variable": (
+        "production",
+        {"extraEnv": [{"name": "UNDERSTUDY_VECTORS__URI", "value": "/tmp/milvus.db"}]},
+        "replicaCount 3: .*Milvus Lite",
+    ),
+    "replicas on Milvus Lite in a folder": (
+        "production",
+        {
+            "config": {"vectors": {"uri": "${DIR}/milvus.db"}},
+            "extraEnv": [{"name": "DIR", "value": "/data"}],
+        },
+        "replicaCount 3: .*Milvus Lite",
+    ),
+    "replicas on Milvus Lite by an address": (
+        "production",
+        {"config": {"vectors": {"uri": "file:///data/milvus.db"}}},
+        "replicaCount 3: .*Milvus Lite",
+    ),
+    "two pods for a while on what is embedded": (
+        "minimal",
+        {"strategy": {"type": "RollingUpdate"}},
+        "strategy.type RollingUpdate",
+    ),
+    "replicas that each count limits": (
+        "production",
+        {"config": {"limits": {"store": "memory"}}},
+        "replicaCount 3 with config.limits.store memory",
+    ),
     "scaling what is embedded": ("minimal", {"autoscaling": {"enabled": True}}, "autoscaling"),
     "workers on what is embedded": ("minimal", {"worker": {"enabled": True}}, "worker.enabled"),
     "nobody to do the work": (
@@ -111,6 +149,15 @@ ALLOWED: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "config": {"database": {"url": None}},
             "secretEnv": {"UNDERSTUDY_DATABASE__URL": {"existingSecret": "pg", "key": "url"}},
+        },
+    ),
+    "a database in a variable": (
+        "production",
+        {
+            "config": {"database": {"url": None}},
+            "extraEnv": [
+                {"name": "UNDERSTUDY_DATABASE__URL", "value": "postgresql+asyncpg://postgres/a"}
+            ],
         },
     ),
     "a database that is a variable": (

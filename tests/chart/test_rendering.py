@@ -429,8 +429,51 @@ def test_the_router_of_a_route_gets_through():
     def callers(values: Manifest) -> str:
         return json.dumps(named(render(values), "NetworkPolicy", "understudy")["spec"]["ingress"])
 
-    assert json.dumps(router) not in callers(values)
-    assert json.dumps(router) in callers(changed(values, {"route": {"enabled": True}}))
+    on_the_host = {"policy-group.network.openshift.io/host-network": ""}
+    with_route = callers(changed(values, {"route": {"enabled": True}}))
+    for one in (router, on_the_host):
+        assert json.dumps(one) not in callers(values)
+        assert json.dumps(one) in with_route
+
+
+def test_the_router_may_read_the_certificate_that_it_is_given():
+    """That Secret, and no other."""
+    values = changed(
+        values_of("minimal"), {"route": {"enabled": True, "existingSecret": "models-tls"}}
+    )
+    manifests = render(values)
+    role = named(manifests, "Role", "understudy-router")
+    assert role["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["models-tls"],
+            "verbs": ["get", "list", "watch"],
+        }
+    ]
+    binding = named(manifests, "RoleBinding", "understudy-router")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert [one["namespace"] for one in binding["subjects"]] == ["openshift-ingress"]
+
+
+def test_a_sidecar_outlives_the_requests_of_a_pod_that_ends():
+    """Its own default is five seconds from the pod's deletion."""
+    values = changed(
+        values_of("minimal"),
+        {
+            "mesh": {"enabled": True, "peerAuthentication": {"mode": "PERMISSIVE"}},
+            "preStopSleepSeconds": 5,
+            "config": {"server": {"drain_seconds": 10, "shutdown_grace_seconds": 120}},
+        },
+    )
+    pod = named(render(values), "Deployment", "understudy")["spec"]["template"]
+    sidecar = json.loads(pod["metadata"]["annotations"]["proxy.istio.io/config"])
+    assert sidecar["terminationDrainDuration"] == "135s"
+    assert sidecar["proxyMetadata"] == {
+        "EXIT_ON_ZERO_ACTIVE_CONNECTIONS": "true",
+        "MINIMUM_DRAIN_DURATION": "15s",
+    }
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= 135
 
 
 def test_a_route_waits_as_long_as_the_gateway_does():

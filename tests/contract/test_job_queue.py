@@ -563,6 +563,34 @@ async def test_who_was_away_takes_nobody_for_dead(postgres_url: str):
             await one.database.aclose()
 
 
+async def test_a_worker_that_froze_while_it_ended_a_job_holds_nobody_up(postgres_url: str):
+    """Not those that look for the dead; the job is its own, and done, when it goes on."""
+    settings = DatabaseSettings(url=postgres_url)
+    frozen, other = Replica(settings), Replica(settings)
+    try:
+        for one in (frozen, other):
+            await one.queue.start()
+        for _ in range(2):
+            await frozen.put("work", {})
+        timing = Timing(LEASE_SECONDS)
+        his, ours = (_PostgresLeases(one.database, timing) for one in (frozen, other))
+        done, left = sorted(int(job.id) for job in await his.take(["work"], 2))
+        await ours.renew([])
+        async with frozen.database.begin() as session:
+            await session.execute(text(f"DELETE FROM procrastinate_jobs WHERE id = {done}"))
+            async with asyncio.timeout(20):
+                while not (freed := await ours.take(["work"], 2)):
+                    await asyncio.sleep(timing.renewal)
+                    async with asyncio.timeout(2):
+                        await ours.renew([])
+            assert [int(job.id) for job in freed] == [left]
+        assert await other.jobs() == 1
+    finally:
+        for one in (frozen, other):
+            await one.queue.aclose()
+            await one.database.aclose()
+
+
 async def test_replicas_install_the_tables_once(postgres: PostgresServer):
     """Any number may start at once on an empty database."""
     url = postgres.create_database()

@@ -82,6 +82,11 @@ async def changes(client: AsyncOpenAI) -> list[tuple[str, str]]:
     done.append(("createResponse", streamed))
     await client.responses.delete(response.id)
     done.append(("deleteResponse", response.id))
+    asked = [{"role": "user", "content": SECRET}]
+    kept = await client.chat.completions.create(model="fake-chat", messages=asked, store=True)
+    done.append(("createChatCompletion", kept.id))
+    await client.chat.completions.delete(kept.id)
+    done.append(("deleteChatCompletion", kept.id))
     upload = await client.uploads.create(
         bytes=3, filename="b.txt", mime_type="text/plain", purpose="assistants"
     )

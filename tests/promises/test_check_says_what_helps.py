@@ -536,11 +536,13 @@ async def test_settings_without_effect_are_told(upstream: FakeVllm, tmp_path: Pa
         *("settings", "model server"),
         discover=[{"url": upstream.url, "ca_file": "/etc/ca.pem"}],
         database={"url": "postgresql+asyncpg://u:p@db/x"},
+        limits={"store": "memory"},
     )
     warned = " ".join(one.found for one in found if one.state == "warning")
     assert "discover.0 has TLS files and an http:// address" in warned
     assert "files are on this replica's own disk" in warned
     assert "vectors are in Milvus Lite" in warned
+    assert "each process lets in as much as is meant for all" in warned
 
 
 # -- systems that hang ----------------------------------------------------------------------------

@@ -241,6 +241,7 @@ async def gateway(
         discover=[upstream.url, embedding.url],
         models=[MODEL, "fake-embedding"],
         server={"profile": request.param},
+        routing={"breaker_failures": 10_000},  # a probe would take a turn of the script
         data_dir=str(folder),
     ) as gateway:
         state = gateway.application.state

@@ -16,17 +16,21 @@ from gateway.database.engine import Database
 from gateway.database.identifiers import sequence
 from gateway.database.tables import ChatCompletionMetadataRow, ChatCompletionRow
 from gateway.errors import UpstreamUnavailable
+from gateway.identity.principal import Principal
 from gateway.observability.metrics import Metrics
 from gateway.stored_completions import writer as writer_module
 from gateway.stored_completions.repository import StoredCompletionRepository
 from gateway.stored_completions.writer import CompletionWriter, FinishedCompletion
+from tests.support.inprocess import until
 
 pytestmark = pytest.mark.anyio
 
 
 def finished(name: str, *, project: str = "default", **more: Any) -> FinishedCompletion:
     values = {"model": "m", "messages": [], "metadata": {}, "size": 10, **more}
-    return FinishedCompletion(project=project, completion={"id": name}, **values)
+    return FinishedCompletion(
+        principal=Principal(project=project), completion={"id": name}, **values
+    )
 
 
 def outcomes(metrics: Metrics) -> dict[str, float]:
@@ -138,7 +142,7 @@ async def test_a_database_that_is_away_holds_nobody_up(writer, flaky, database, 
     await asyncio.wait_for(writer.keep(finished("b")), 0.1)
     flaky.away = False
     flaky.open.set()
-    await asyncio.sleep(0.05)
+    await until(lambda: outcomes(metrics).get("stored") == 1, "b")
     await writer.keep(finished("c"))
     assert await names(database) == ["b", "c"]
     assert outcomes(metrics) == {"failed": 1, "stored": 2}

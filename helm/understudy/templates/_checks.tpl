@@ -10,13 +10,18 @@
 {{- fail "\n\nconfig.discover: name at least one vLLM server, such as http://granite-predictor.models.svc:8080 (or give config.models, or set config.kserve.enabled: true)" }}
 {{- end }}
 
-{{- $embedded := include "understudy.embedded" . }}
-{{- if $embedded }}
 {{- $more := "" }}
 {{- if .Values.autoscaling.enabled }}{{ $more = "autoscaling.enabled" }}
 {{- else if gt (int .Values.replicaCount) 1 }}{{ $more = printf "replicaCount %d" (int .Values.replicaCount) }}
-{{- else if .Values.worker.enabled }}{{ $more = "worker.enabled" }}
 {{- end }}
+{{- if and $more (include "understudy.limitsInMemory" .) }}
+{{- fail (printf "\n\n%s with config.limits.store memory: each pod would count for itself, and let in as much as is meant for all. Use database, or the address of a Redis" $more) }}
+{{- end }}
+
+{{- $embedded := include "understudy.embedded" . }}
+{{- if $embedded }}
+{{- if and (not $more) .Values.worker.enabled }}{{ $more = "worker.enabled" }}{{ end }}
+{{- if and (not $more) .Values.strategy (ne (.Values.strategy.type | default "RollingUpdate") "Recreate") }}{{ $more = "strategy.type RollingUpdate" }}{{ end }}
 {{- if $more }}
 {{- fail (printf "\n\n%s: more than one pod can't share what is kept in one: %s" $more $embedded) }}
 {{- end }}

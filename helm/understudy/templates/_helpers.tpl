@@ -100,9 +100,14 @@ annotations:
 {{- ((.Values.config).server).shutdown_grace_seconds | default 30 | int }}
 {{- end }}
 
+{{/* Seconds from the deletion of a pod until it takes no new requests. */}}
+{{- define "understudy.unready" -}}
+{{- add (int .Values.preStopSleepSeconds) (((.Values.config).server).drain_seconds | default 0 | ceil | int) }}
+{{- end }}
+
 {{/* Seconds from the deletion of a pod until its running requests have had their time. */}}
 {{- define "understudy.drain" -}}
-{{- add (int .Values.preStopSleepSeconds) (((.Values.config).server).drain_seconds | default 0 | ceil | int) (include "understudy.shutdownGrace" . | int) }}
+{{- add (include "understudy.unready" . | int) (include "understudy.shutdownGrace" . | int) }}
 {{- end }}
 
 {{- define "understudy.terminationGrace" -}}
@@ -120,23 +125,37 @@ annotations:
 {{- toJson ($names | sortAlpha) }}
 {{- end }}
 
+{{/* What a setting is: of a variable, `from elsewhere` where its value isn't among the values. */}}
+{{- define "understudy.setting" -}}
+{{- $found := .value | default .default }}
+{{- $name := .variable }}
+{{- if hasKey (.root.Values.secretEnv | default dict) $name }}{{ $found = "from elsewhere" }}{{ end }}
+{{- range .root.Values.extraEnv }}{{ if eq .name $name }}{{ $found = .value | default "from elsewhere" }}{{ end }}{{ end }}
+{{- $found }}
+{{- end }}
+
 {{/* What is kept in one pod: words for a message, or nothing where any replica will do. */}}
 {{- define "understudy.embedded" -}}
-{{- $variables := include "understudy.variables" . | fromJsonArray }}
 {{- $embedded := list }}
-{{- $database := ((.Values.config).database).url | default "" }}
-{{- if and (or (eq $database "") (hasPrefix "sqlite" $database)) (not (has "UNDERSTUDY_DATABASE__URL" $variables)) }}
+{{- $database := include "understudy.setting" (dict "root" . "value" ((.Values.config).database).url "variable" "UNDERSTUDY_DATABASE__URL" "default" "sqlite") }}
+{{- if hasPrefix "sqlite" $database }}
 {{- $embedded = append $embedded "SQLite (set config.database.url to PostgreSQL)" }}
 {{- end }}
-{{- $objects := ((.Values.config).objects).kind | default "disk" }}
-{{- if and (eq $objects "disk") (not (has "UNDERSTUDY_OBJECTS__KIND" $variables)) }}
+{{- $objects := include "understudy.setting" (dict "root" . "value" ((.Values.config).objects).kind "variable" "UNDERSTUDY_OBJECTS__KIND" "default" "disk") }}
+{{- if eq $objects "disk" }}
 {{- $embedded = append $embedded "files on disk (set config.objects.kind to minio)" }}
 {{- end }}
-{{- $vectors := ((.Values.config).vectors).uri | default "" }}
-{{- if and (not (contains "://" $vectors)) (not (hasPrefix "${" $vectors)) (not (has "UNDERSTUDY_VECTORS__URI" $variables)) }}
+{{- $vectors := include "understudy.setting" (dict "root" . "value" ((.Values.config).vectors).uri "variable" "UNDERSTUDY_VECTORS__URI" "default" "milvus.db") }}
+{{- /* A whole variable may be an address; a path, a file's address or a variable in a path is none. */}}
+{{- if or (hasPrefix "file:" $vectors) (hasSuffix ".db" $vectors) (not (or (contains "://" $vectors) (regexMatch "^\\$\\{[A-Za-z0-9_]+\\}$" $vectors) (eq $vectors "from elsewhere"))) }}
 {{- $embedded = append $embedded "Milvus Lite (set config.vectors.uri to a Milvus server)" }}
 {{- end }}
 {{- join ", " $embedded }}
+{{- end }}
+
+{{/* Where limits are counted by each process for itself: `true`, else nothing. */}}
+{{- define "understudy.limitsInMemory" -}}
+{{- if eq "memory" (include "understudy.setting" (dict "root" . "value" ((.Values.config).limits).store "variable" "UNDERSTUDY_LIMITS__STORE" "default" "database")) }}true{{ end }}
 {{- end }}
 
 {{- define "understudy.postgres" -}}

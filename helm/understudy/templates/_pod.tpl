@@ -207,7 +207,8 @@ volumeMounts:
 checksum/config: {{ include "understudy.config" .root | sha256sum }}
 {{- end }}
 {{- if .root.Values.mesh.enabled }}
-proxy.istio.io/config: '{"holdApplicationUntilProxyStarts": true}'
+{{- /* The proxy outlives the requests: by default it ends five seconds after the pod's deletion. */}}
+proxy.istio.io/config: {{ dict "holdApplicationUntilProxyStarts" true "terminationDrainDuration" (printf "%ds" (include "understudy.drain" .root | int)) "proxyMetadata" (dict "EXIT_ON_ZERO_ACTIVE_CONNECTIONS" "true" "MINIMUM_DRAIN_DURATION" (printf "%ds" (include "understudy.unready" .root | int))) | toJson | squote }}
 {{- end }}
 {{- with merge (dict) (.own | default dict) .root.Values.podAnnotations }}
 {{ toYaml . }}
