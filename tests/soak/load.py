@@ -136,6 +136,7 @@ class Actors:
     async def respond(self) -> None:
         words = self._words()
         background = self._chance.random() < 0.6
+        began = time.monotonic()
         made = await self._call(
             "response",
             self._client.responses.create(model=CHAT, input=words, background=background),
@@ -145,8 +146,8 @@ class Actors:
             self._ledger.background.add(made.id)
         elif made.status == "failed":
             del self._ledger.responses[made.id]
-            now = time.monotonic()
-            self._log.failures.append(Failure("response", now - 5, now, str(made.error)))
+            failed = Failure("response", began, time.monotonic(), str(made.error))
+            self._log.failures.append(failed)
         else:
             self._is_ours(words, made.output_text)
 

@@ -13,15 +13,21 @@ from tests.soak.world import Kill, Member, World
 DETECTED_SECONDS = 1.0
 """How long a balancer may send requests to a replica that is gone."""
 
+ASKING = frozenset({"chat", "stream", "embeddings", "response", "search"})
+"""Requests in the middle of which a model's server answers."""
+
 WARM_SECONDS = 60.0
 MOST_MIB_PER_MINUTE = 4.0
 
 
 def excuse(failure: Failure, kills: Sequence[Kill]) -> Kill | None:
-    """The death in the middle of the request, if there was one. Nothing is asked of workers."""
+    """The death in the middle of the request, if there was one: of a replica, or of a model server
+    where it is one that asks a model. Nothing is asked of workers.
+    """
     for kill in kills:
         late = DETECTED_SECONDS if kill.kind == "replica" else 0.0
-        if kill.kind != "worker" and failure.began <= kill.at + late and failure.ended >= kill.at:
+        asked = kill.kind == "replica" or (kill.kind == "backend" and failure.what in ASKING)
+        if asked and failure.began <= kill.at + late and failure.ended >= kill.at:
             return kill
     return None
 
