@@ -14,7 +14,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 # How many tests run beside each other: most of them wait most of the time.
-JOBS ?= 2
+JOBS ?= 3
 
 # Read by tests/demo/run.py.
 export VLLM TOUR_ONLY PORT

@@ -32,6 +32,7 @@ from gateway.app import Application, create_app
 from gateway.http.protocol import JoiningProtocol
 from gateway.observability.exporters import resource_for
 from gateway.observability.tracing import Tracing
+from gateway.serving import KEEP_ALIVE_SECONDS
 from gateway.settings import Settings
 from tests.support.gateway import HOST, free_port
 
@@ -123,6 +124,7 @@ class InProcessGateway:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=1,
             )
         )
