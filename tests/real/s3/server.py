@@ -130,7 +130,9 @@ class S3Server:
         """Whether it answers."""
         with contextlib.closing(http.client.HTTPConnection(HOST, self.port, timeout=2)) as caller:
             try:
-                caller.request("GET", "/")  # it lives before it has what it needs, and says 503 then
+                caller.request(
+                    "GET", "/"
+                )  # it lives before it has what it needs, and says 503 then
                 return caller.getresponse().status == http.HTTPStatus.FORBIDDEN
             except (OSError, http.client.HTTPException):
                 return False
