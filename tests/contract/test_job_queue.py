@@ -509,12 +509,21 @@ async def test_pauses_have_an_upper_limit():
     assert 30 <= table.postponed[0] <= 60
 
 
+@asynccontextmanager
+async def replicas_on(url: str, count: int) -> AsyncIterator[list[Replica]]:
+    made = [Replica(DatabaseSettings(url=url)) for _ in range(count)]
+    try:
+        await asyncio.gather(*(one.queue.start() for one in made))
+        yield made
+    finally:
+        for one in made:
+            await one.queue.aclose()
+            await one.database.aclose()
+
+
 async def test_replicas_that_all_seem_dead_do_not_block_each_other(postgres_url: str):
     """As after an outage of the database: each says that it lives, and sees that no other does."""
-    settings = DatabaseSettings(url=postgres_url)
-    replicas = [Replica(settings) for _ in range(5)]
-    try:
-        await asyncio.gather(*(one.queue.start() for one in replicas))
+    async with replicas_on(postgres_url, 5) as replicas:
         for number in range(20):
             await replicas[0].put("work", {"number": number})
         leases = [_PostgresLeases(one.database, Timing(LONG)) for one in replicas]
@@ -530,19 +539,11 @@ async def test_replicas_that_all_seem_dead_do_not_block_each_other(postgres_url:
                 renewals = (one.renew(held) for one, held in zip(leases, jobs, strict=True))
                 await asyncio.gather(*renewals)
                 await asyncio.gather(*(one.leave() for one in leases))
-    finally:
-        for one in replicas:
-            await one.queue.aclose()
-            await one.database.aclose()
 
 
 async def test_who_was_away_takes_nobody_for_dead(postgres_url: str):
     """After an outage all heartbeats are old; each worker gets the time to say that it lives."""
-    settings = DatabaseSettings(url=postgres_url)
-    first, second = Replica(settings), Replica(settings)
-    try:
-        for one in (first, second):
-            await one.queue.start()
+    async with replicas_on(postgres_url, 2) as (first, second):
         await first.put("work", {})
         timing = Timing(LEASE_SECONDS)
         quick, late = (_PostgresLeases(one.database, timing) for one in (first, second))
@@ -557,19 +558,11 @@ async def test_who_was_away_takes_nobody_for_dead(postgres_url: str):
             await asyncio.sleep(timing.renewal)
             await quick.renew([])
         assert await late.renew([job.id]) == set()
-    finally:
-        for one in (first, second):
-            await one.queue.aclose()
-            await one.database.aclose()
 
 
 async def test_a_worker_that_froze_while_it_ended_a_job_holds_nobody_up(postgres_url: str):
     """Not those that look for the dead; the job is its own, and done, when it goes on."""
-    settings = DatabaseSettings(url=postgres_url)
-    frozen, other = Replica(settings), Replica(settings)
-    try:
-        for one in (frozen, other):
-            await one.queue.start()
+    async with replicas_on(postgres_url, 2) as (frozen, other):
         for _ in range(2):
             await frozen.put("work", {})
         timing = Timing(LEASE_SECONDS)
@@ -585,10 +578,6 @@ async def test_a_worker_that_froze_while_it_ended_a_job_holds_nobody_up(postgres
                         await ours.renew([])
             assert [int(job.id) for job in freed] == [left]
         assert await other.jobs() == 1
-    finally:
-        for one in (frozen, other):
-            await one.queue.aclose()
-            await one.database.aclose()
 
 
 async def test_replicas_install_the_tables_once(postgres: PostgresServer):
