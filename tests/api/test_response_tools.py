@@ -331,6 +331,7 @@ async def test_an_address_that_is_not_allowed(client: AsyncOpenAI):
     assert refused.value.param == "input[0].content[0].image_url"
 
 
+@pytest.mark.one_process
 async def test_the_trace_goes_on_at_the_server(
     client: AsyncOpenAI, upstream: FakeVllm, gateway: InProcessGateway, tools: ToolServing
 ):

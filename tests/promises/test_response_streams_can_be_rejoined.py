@@ -259,10 +259,10 @@ async def test_a_response_that_is_deleted_ends_its_followers(upstream, client, r
 async def test_streams_of_all_kinds_of_responses_are_made_up(upstream, running, client):
     """Text, thoughts, calls, searches, a failure, an incomplete one: strictly OpenAI's events."""
     state = running.application.state
-    shelf = Shelf(state.database, state.index, keyword=False)
+    shelf = Shelf(state.database, state.index, store_id="vs_plain", keyword=False)
     await shelf.open()
     await shelf.put("file-1", [LAMP])
-    search = {"type": "file_search", "vector_store_ids": ["vs_1"]}
+    search = {"type": "file_search", "vector_store_ids": ["vs_plain"]}
     scripts: list[tuple[list[Said], dict[str, Any], str]] = [
         ([Said("One two.", reasoning="Hm.")], {}, "completed"),
         ([Said("One two.")], {"include": ["message.output_text.logprobs"]}, "completed"),
