@@ -42,7 +42,7 @@ class Gate:
                 principal = await authenticator.authenticate(headers, address)
         finally:
             scope["headers"] = exchange.headers = self._without_secrets(headers)
-        scope["state"]["principal"] = principal
+        scope["state"]["principal"] = exchange.caller = principal
         needed = self._needed.get(path) or scope_of_path(path)
         if needed is None:
             raise NotFound(f"Unknown request URL: {exchange.method} {path}.", code="unknown_url")

@@ -40,7 +40,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_state",
+        "caller",
         "calls",
         "client_request_id",
         "clock",
@@ -83,7 +83,10 @@ class Exchange:
         """The catalog's id of the model that is asked, on the data path."""
         self.limit_headers: Callable[[], list[tuple[bytes, bytes]]] | None = None
         """Gives what the answer says of the limits that apply to the request."""
-        self._state: dict[str, Any] = scope.setdefault("state", {})
+        # Not the state itself, which holds this: a cycle for each request would be the garbage
+        # collector's to find, and its pauses would be in the slowest answers.
+        self.caller: Principal | None = scope.setdefault("state", {}).get("principal")
+        """Who asks; ``None`` where no identity is asked for, or none was shown."""
         self.headers: Headers = scope["headers"]
         self.parent = self._read_headers()
 
@@ -91,12 +94,6 @@ class Exchange:
     def request_id(self) -> bytes:
         """What the caller gets as ``x-request-id``; without the prefix it is the id at vLLM."""
         return b"req_" + self.id
-
-    @property
-    def caller(self) -> Principal | None:
-        """Who asks; ``None`` where no identity is asked for, or none was shown."""
-        caller: Principal | None = self._state.get("principal")
-        return caller
 
     @property
     def principal(self) -> Principal:
