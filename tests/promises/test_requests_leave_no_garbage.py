@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -12,12 +13,12 @@ from tests.support.upstream import FakeVllm
 
 pytestmark = pytest.mark.anyio
 
-ASKED = {"model": "fake-chat", "messages": [{"role": "user", "content": "Hi"}]}
+ASKED: dict[str, Any] = {"model": "fake-chat", "messages": [{"role": "user", "content": "Hi"}]}
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("asked", [ASKED, {**ASKED, "stream": True}], ids=["plain", "stream"])
 async def test_no_object_of_the_gateway_is_in_a_cycle_when_an_answer_is_out(
-    upstream: FakeVllm, stream: bool
+    upstream: FakeVllm, asked: dict[str, Any]
 ):
     """All of a request goes when its last name does."""
     async with (
@@ -25,12 +26,12 @@ async def test_no_object_of_the_gateway_is_in_a_cycle_when_an_answer_is_out(
         gateway.client() as client,
     ):
         for _ in range(5):
-            await client.post("/v1/chat/completions", json={**ASKED, "stream": stream})
+            await client.post("/v1/chat/completions", json=asked)
         gc.collect()
         gc.disable()
         try:
             for _ in range(20):
-                await client.post("/v1/chat/completions", json={**ASKED, "stream": stream})
+                await client.post("/v1/chat/completions", json=asked)
             gc.set_debug(gc.DEBUG_SAVEALL)
             gc.collect()
             kinds = (type(one) for one in gc.garbage)
