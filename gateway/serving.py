@@ -67,7 +67,6 @@ def serve(settings: Settings) -> None:
 
 def run_worker(listener: socket.socket, heartbeat: Heartbeat) -> None:
     """What a worker process runs; called by the supervisor."""
-    wait_to_reload()
     config = os.environ.get(CONFIG_VARIABLE)
     settings = load_settings(Path(config) if config else None)
     configure_logging(settings.telemetry)

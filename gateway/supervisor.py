@@ -252,5 +252,5 @@ class Supervisor:
 def _begin(main: WorkerMain, listener: socket.socket, pipe: Connection) -> None:
     """What a worker process begins with."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # see `_Worker.terminate`
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal's too is the supervisor's alone
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it listens; a terminal sends it too
     main(listener, Heartbeat(pipe))

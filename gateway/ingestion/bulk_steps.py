@@ -29,7 +29,7 @@ from gateway.ingestion.bulk_records import (
     Records,
     read_records,
 )
-from gateway.ingestion.remote_store import Away, Refused, RemoteFile, RemoteStore
+from gateway.ingestion.remote_store import Refused, RemoteFile, RemoteStore
 from gateway.ports import (
     Bucket,
     BucketObjectChanged,
@@ -109,8 +109,6 @@ async def embed_documents(plan: Plan, chunks: Path, store: RemoteStore, into: Pa
                     texts = [_passage(one) for one in record.chunks]
                     try:
                         vectors = await store.embed(plan.embedding_model, texts, cut=plan.cut)
-                    except Away:
-                        raise
                     except Refused as error:
                         why = f"It can't be embedded: {error}"
                     else:
@@ -188,8 +186,6 @@ async def _begin(
     current = _Document(planned=document)
     try:
         await _clear(plan, current, store, earlier)
-    except Away:
-        raise
     except Refused as error:
         current.why = f"What is there of it can't be removed: {error}"
     return current
@@ -230,8 +226,6 @@ async def _insert(
                 )
             ]
         )
-    except Away:
-        raise
     except BucketObjectChanged as error:
         current.why = str(error)
     except Refused as error:
@@ -259,16 +253,12 @@ async def _finish(plan: Plan, current: _Document, store: RemoteStore) -> None:
     }
     try:
         await store.set_attributes(current.file_id, attributes)
-    except Away:
-        raise
     except Refused as error:
         current.why = f"It can't be inserted: {error}"
         return
     current.file_id = None  # whole: whatever comes, it stays
     try:
         await _remove_old(current, store)
-    except Away:
-        raise
     except Refused as error:
         current.why = f"It is inserted, and what it replaces can't be removed: {error}"
 
@@ -284,8 +274,6 @@ async def _give_up(current: _Document, store: RemoteStore) -> None:
         return
     try:
         await store.delete_file(current.file_id)
-    except Away:
-        raise
     except Refused as error:
         current.why = f"{current.why} What is inserted of it can't be removed: {error}"
 

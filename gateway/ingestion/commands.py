@@ -158,7 +158,7 @@ def _upload(
     """Exits with 1 where a file failed, and with 130 after Ctrl-C."""
     # Here, so that other commands start without them.
     from gateway.ingestion.bars import Bars
-    from gateway.ingestion.remote_store import Refused, RemoteStore
+    from gateway.ingestion.remote_store import RemoteStore, StoreFailed
     from gateway.ingestion.upload_folder import FolderUpload, Outcome
 
     async def run() -> list[Outcome]:
@@ -181,7 +181,7 @@ def _upload(
     except KeyboardInterrupt:
         click.echo("Interrupted. Run the same command again to go on.", err=True)
         sys.exit(_INTERRUPTED)
-    except Refused as error:
+    except StoreFailed as error:
         raise click.ClickException(str(error)) from None
     if dry_run:
         for one in outcomes:

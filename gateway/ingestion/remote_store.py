@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 from msgspec import Struct
 
-__all__ = ["Away", "Refused", "RemoteFile", "RemoteStore"]
+__all__ = ["Away", "Refused", "RemoteFile", "RemoteStore", "StoreFailed"]
 
 Attributes = Mapping[str, str | float | bool]
 
@@ -26,11 +26,22 @@ _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _PAGE = 100
 
 
-class Refused(Exception):
-    """The gateway said no, or can't be reached. The message is for people."""
+class StoreFailed(Exception):
+    """Something can't be done in the store. The message is for people.
+
+    ::
+
+        StoreFailed
+        ├── Refused    the gateway said no
+        └── Away       it, or what it needs, was away or busy for as long as was waited
+    """
 
 
-class Away(Refused):
+class Refused(StoreFailed):
+    """The gateway said no; it would again."""
+
+
+class Away(StoreFailed):
     """The gateway, or what it needs, was away or busy for as long as was waited."""
 
 

@@ -258,7 +258,7 @@ async def _closing(stack: AsyncExitStack, resource: Any) -> Any:
 
 def _run(work: Callable[[AsyncExitStack], Awaitable[None]]) -> None:
     """Exits with 1 where the step can't be done; the pipeline runs it again then."""
-    from gateway.ingestion.remote_store import Refused
+    from gateway.ingestion.remote_store import StoreFailed
     from gateway.ports import BucketFailed
 
     async def whole() -> None:
@@ -267,7 +267,7 @@ def _run(work: Callable[[AsyncExitStack], Awaitable[None]]) -> None:
 
     try:
         asyncio.run(whole())
-    except (BucketFailed, Refused, OSError) as error:
+    except (BucketFailed, StoreFailed, OSError) as error:
         raise click.ClickException(str(error)) from None
 
 

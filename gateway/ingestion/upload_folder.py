@@ -12,7 +12,7 @@ from typing import IO, Any, Literal, Protocol
 from msgspec import Struct
 
 from gateway.ingestion.folder import LocalFile
-from gateway.ingestion.remote_store import Refused, RemoteFile, RemoteStore
+from gateway.ingestion.remote_store import Refused, RemoteFile, RemoteStore, StoreFailed
 
 __all__ = ["Action", "FolderUpload", "Outcome", "Watcher"]
 
@@ -99,7 +99,7 @@ class FolderUpload:
             plan = await self._plan(file)
             action = plan.action
             return Outcome(file=file, action=action, error=await self._do(file, plan))
-        except Refused as error:
+        except StoreFailed as error:
             return Outcome(file=file, action=action, error=str(error))
         except OSError as error:
             return Outcome(file=file, action=action, error=f"Can't be read: {error.strerror}")

@@ -13,18 +13,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.promises.test_workers import ManagedProcess, alive, children, command
+from tests.promises.test_workers import ManagedProcess
 from tests.support.gateway import HOST, GatewayProcess, free_port
+from tests.support.processes import alive, workers_of
 from tests.support.upstream import FakeVllm, faults
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
 PATH = "/v1/chat/completions"
 CHAT: Any = {"model": "fake-chat", "messages": [{"role": "user", "content": "hi"}]}
-
-
-def workers_of(gateway: GatewayProcess) -> set[int]:
-    return {pid for pid in children(gateway.pid) if "spawn_main" in command(pid)}
 
 
 async def seen(condition: Any, what: str, within: float = 30) -> None:
@@ -175,14 +172,14 @@ async def test_a_worker_that_dies_is_followed_by_another(upstream):
     async with GatewayProcess(
         {"discover": [upstream.url]}, models=["fake-chat"], arguments=["--workers", "2"]
     ) as gateway:
-        before = workers_of(gateway)
+        before = workers_of(gateway.pid)
         lost = min(before)
         os.kill(lost, signal.SIGKILL)
         for _ in range(20):
             async with httpx.AsyncClient() as client:
                 assert (await client.post(gateway.root_url + PATH, json=CHAT)).status_code == 200
-        await seen(lambda: len(workers_of(gateway) - {lost}) == 2, "two workers")
-        assert workers_of(gateway) - before
+        await seen(lambda: len(workers_of(gateway.pid) - {lost}) == 2, "two workers")
+        assert workers_of(gateway.pid) - before
 
 
 async def test_workers_end_with_their_supervisor(upstream):
@@ -190,7 +187,7 @@ async def test_workers_end_with_their_supervisor(upstream):
     async with GatewayProcess(
         {"discover": [upstream.url]}, models=["fake-chat"], arguments=["--workers", "2"]
     ) as gateway:
-        workers = workers_of(gateway)
+        workers = workers_of(gateway.pid)
         assert len(workers) == 2
         await asyncio.to_thread(gateway.kill)
         await seen(lambda: not any(map(alive, workers)), "all gone")
@@ -204,10 +201,10 @@ async def test_sighup_replaces_workers_and_loses_nothing(upstream):
         models=["fake-chat"],
         arguments=["--workers", "2"],
     ) as gateway:
-        before = workers_of(gateway)
+        before = workers_of(gateway.pid)
         gateway.process.send_signal(signal.SIGHUP)
         deadline = time.monotonic() + 60
-        while not (workers_of(gateway).isdisjoint(before) and len(workers_of(gateway)) == 2):
+        while len(now := workers_of(gateway.pid)) != 2 or now & before:
             assert time.monotonic() < deadline
             async with httpx.AsyncClient() as client:
                 answer = await client.post(gateway.root_url + PATH, json=CHAT)

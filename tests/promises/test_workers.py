@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.expect import refused
 from tests.support.gateway import HOST, GatewayProcess, free_port
+from tests.support.processes import alive, workers_of
 from tests.support.upstream import faults
 
 pytestmark = pytest.mark.anyio
@@ -22,28 +21,6 @@ pytestmark = pytest.mark.anyio
 PATH = "/v1/chat/completions"
 CHAT = {"model": "fake-chat", "messages": [{"role": "user", "content": "hi"}]}
 CALLS = 60
-
-
-def children(pid: int) -> list[int]:
-    """The processes whose parent this is."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, ValueError, IndexError):
-                continue
-            if parent == pid:
-                found.append(int(entry.name))
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def counted(metrics: str, name: str) -> float:
@@ -71,20 +48,12 @@ async def test_two_workers_are_one_gateway(upstream):
         assert {counted(page, "understudy_upstream_up") for page in pages} == {1}
         # The request for the metrics itself is in progress.
         assert {counted(page, "http_server_active_requests") for page in pages} == {1}
-        workers = [pid for pid in children(gateway.pid) if "spawn_main" in command(pid)]
+        workers = workers_of(gateway.pid)
         assert len(workers) == 2
         begun = time.monotonic()
         await asyncio.to_thread(gateway.terminate)
         assert time.monotonic() - begun < 10
         assert [pid for pid in workers if alive(pid)] == []
-
-
-def command(pid: int) -> str:
-    """Empty for a process that is gone by now."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
 
 
 async def test_sigterm_lets_running_requests_end(upstream):

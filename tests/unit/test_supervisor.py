@@ -12,7 +12,7 @@ import pytest
 
 from gateway import supervisor
 from gateway.supervisor import Heartbeat, Supervisor
-from tests.promises.test_workers import alive, children, command
+from tests.support.processes import alive, workers_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,10 +32,6 @@ def supervise() -> None:
     supervisor.SILENT_SECONDS = 2.0
     listener = socket.create_server(("127.0.0.1", 0))
     raise SystemExit(Supervisor(deaf, listener, 1).run())
-
-
-def workers_of(pid: int) -> set[int]:
-    return {child for child in children(pid) if "spawn_main" in command(child)}
 
 
 def the_worker(pid: int, *, but: int = 0) -> int:

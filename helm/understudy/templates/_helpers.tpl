@@ -137,8 +137,7 @@ annotations:
 {{/* What is kept in one pod: words for a message, or nothing where any replica will do. */}}
 {{- define "understudy.embedded" -}}
 {{- $embedded := list }}
-{{- $database := include "understudy.setting" (dict "root" . "value" ((.Values.config).database).url "variable" "UNDERSTUDY_DATABASE__URL" "default" "sqlite") }}
-{{- if hasPrefix "sqlite" $database }}
+{{- if not (include "understudy.postgres" .) }}
 {{- $embedded = append $embedded "SQLite (set config.database.url to PostgreSQL)" }}
 {{- end }}
 {{- $objects := include "understudy.setting" (dict "root" . "value" ((.Values.config).objects).kind "variable" "UNDERSTUDY_OBJECTS__KIND" "default" "disk") }}
@@ -159,8 +158,7 @@ annotations:
 {{- end }}
 
 {{- define "understudy.postgres" -}}
-{{- $database := ((.Values.config).database).url | default "" }}
-{{- if or (hasPrefix "postgresql" $database) (hasPrefix "${" $database) (has "UNDERSTUDY_DATABASE__URL" (include "understudy.variables" . | fromJsonArray)) }}true{{ end }}
+{{- if not (hasPrefix "sqlite" (include "understudy.setting" (dict "root" . "value" ((.Values.config).database).url "variable" "UNDERSTUDY_DATABASE__URL" "default" "sqlite"))) }}true{{ end }}
 {{- end }}
 
 {{- define "understudy.kserve" -}}

@@ -127,12 +127,10 @@ class S3Server:
             raise S3Error(f"no volume for the S3 server:\n{done.stderr}")
 
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Whether it takes requests: it lives before it has what it needs, and says 503 then."""
         with contextlib.closing(http.client.HTTPConnection(HOST, self.port, timeout=2)) as caller:
             try:
-                caller.request(
-                    "GET", "/"
-                )  # it lives before it has what it needs, and says 503 then
+                caller.request("GET", "/")
                 return caller.getresponse().status == http.HTTPStatus.FORBIDDEN
             except (OSError, http.client.HTTPException):
                 return False
