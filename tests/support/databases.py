@@ -11,9 +11,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,7 @@ __all__ = [
     "postgres_url",
     "sqlite_template",
     "sqlite_url",
+    "sqlite_with_schema",
 ]
 
 
@@ -75,12 +79,19 @@ def postgres_template(postgres: PostgresServer) -> str:
     return url.rpartition("/")[2]
 
 
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@cache
+def sqlite_with_schema() -> Path:
     """A file with the schema, to be copied."""
-    folder = tmp_path_factory.mktemp("sqlite-template")
+    folder = Path(tempfile.mkdtemp(prefix="understudy-sqlite-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     _make(sqlite_url(folder))
     return folder / "understudy.db"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template() -> Path:
+    """A file with the schema, to be copied."""
+    return sqlite_with_schema()
 
 
 @pytest.fixture
