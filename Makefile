@@ -16,6 +16,9 @@ MAKEFLAGS += --no-print-directory
 # How many tests run beside each other: most of them wait most of the time.
 JOBS ?= 3
 
+# The tests start some hundred processes: with this set, each of them would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Read by tests/demo/run.py.
 export VLLM TOUR_ONLY PORT
 

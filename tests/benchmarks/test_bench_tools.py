@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import struct
 import subprocess
 import time
@@ -28,13 +29,17 @@ def up(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chat(up):
-    with httpx.Client(base_url=f"http://127.0.0.1:{up.chat}", trust_env=False) as client:
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{up.chat}", trust_env=False, timeout=60
+    ) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def embed(up):
-    with httpx.Client(base_url=f"http://127.0.0.1:{up.embed}", trust_env=False) as client:
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{up.embed}", trust_env=False, timeout=60
+    ) as client:
         yield client
 
 
@@ -132,12 +137,13 @@ def test_stream_with_usage(chat):
 def test_each_event_is_one_http_chunk(up):
     body = json.dumps(chat_body(stream=True)).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-    raw = subprocess.run(
-        ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{up.chat}; cat >&3; timeout 1 cat <&3"],
-        input=head + body,
-        capture_output=True,
-        check=False,
-    ).stdout
+    raw = b""
+    with socket.create_connection(("127.0.0.1", up.chat), timeout=60) as connection:
+        connection.sendall(head + body)
+        while not raw.endswith(b"\r\n0\r\n\r\n"):
+            block = connection.recv(65536)
+            assert block, raw
+            raw += block
     rest = raw.partition(b"\r\n\r\n")[2]
     sizes = []
     while size := int(rest.partition(b"\r\n")[0], 16):

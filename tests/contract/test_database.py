@@ -124,7 +124,7 @@ async def test_a_stopped_server_is_said_quickly_and_comes_back(
         with pytest.raises(UpstreamUnavailable) as caught:
             async with database.begin() as session:
                 await session.execute(text("SELECT 1"))
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 4
         assert caught.value.status == 503
         assert not any(secret in caught.value.message for secret in SECRETS)
     assert PASSWORD not in caplog.text

@@ -37,7 +37,7 @@ MIB = 1024 * 1024
 KEY = "default/files/file-ab12/content"
 SECRET = "a-secret-that-no-message-shows"
 FOREIGN = "what the server wrote"
-SHORT = {"connect_seconds": 0.5, "stall_seconds": 0.7}
+SHORT = {"connect_seconds": 0.9, "stall_seconds": 1.0}
 LONG = {"connect_seconds": 5.0, "stall_seconds": 30.0}
 
 
@@ -153,7 +153,7 @@ async def test_a_server_that_never_answers_holds_nobody_up(call):
         store_on(endpoint, limits=SHORT, region="us-east-1") as store,
         ticking() as held,
     ):
-        await refused(call(store), UpstreamTimeout, within=1.4)
+        await refused(call(store), UpstreamTimeout, within=2)
     assert max(held) < 0.6
 
 
@@ -168,8 +168,8 @@ async def test_a_server_that_takes_no_connections_is_unreachable():
         endpoint = f"{HOST}:{listener.getsockname()[1]}"
         async with store_on(endpoint, limits=SHORT, region="us-east-1") as store:
             started = time.monotonic()
-            await refused(store.size(KEY), UpstreamUnreachable, within=0.95)
-            assert time.monotonic() - started > 0.4
+            await refused(store.size(KEY), UpstreamUnreachable, within=1.8)
+            assert time.monotonic() - started > 0.8
 
 
 async def test_many_calls_to_a_hung_server_end_in_time():
@@ -177,7 +177,7 @@ async def test_many_calls_to_a_hung_server_end_in_time():
     async with (
         silent_server() as endpoint,
         store_on(endpoint, limits=SHORT, threads=2, region="us-east-1") as store,
-        asyncio.timeout(4),
+        asyncio.timeout(8),
     ):
         results = await asyncio.gather(
             *(store.size(KEY) for _ in range(20)), return_exceptions=True
@@ -203,7 +203,7 @@ async def test_a_reader_leaves_a_hung_server_at_once(s3: S3Server):
             assert left
         finally:
             s3.resume()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await store.size(KEY) == 24 * MIB
 
 

@@ -193,7 +193,7 @@ async def test_closing_stops_the_server(server, upstream):
     answer = await server.send(PATH, STREAM)
     await answer.next_block()
     answer.close()
-    await upstream.requests[-1].until_gone(within=1)
+    await upstream.requests[-1].until_gone(within=5)
     await asyncio.sleep(0)
     assert server.open_connections == 0
 
@@ -205,7 +205,7 @@ async def test_cancelling_is_safe(server, upstream, body):
     sending = asyncio.create_task(server.send(PATH, body))
     request = await upstream.wait_for_request()
     sending.cancel()
-    await request.until_gone(within=1)
+    await request.until_gone(within=5)
     with pytest.raises(asyncio.CancelledError):
         await sending
     answer = await server.send(PATH, body)

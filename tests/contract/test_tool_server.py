@@ -123,7 +123,7 @@ async def test_cancelling_a_call_cancels_that_call_alone(session: ToolSession):
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert monotonic() - started < 0.5
+    assert monotonic() - started < 5
     assert (await other).text == "slept"
     assert (await session.call_tool("echo", {"text": "on"})).text == "on"
 

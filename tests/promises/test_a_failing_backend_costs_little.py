@@ -96,7 +96,7 @@ async def test_a_backend_that_comes_back_is_used_again(upstream):
             while await state(gateway, twin) == "closed":
                 assert (await chat(client)).status_code == 200
             await twin.start()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await state(gateway, twin) != "closed":
                     await asyncio.sleep(0.02)
             assert asked(twin) == 0
@@ -112,7 +112,7 @@ async def test_a_backend_that_does_not_accept_costs_one_connect_time(upstream):
         listener.listen(0)
         first.connect(listener.getsockname())  # the backlog is full now: SYNs go unanswered
         silent = f"http://{HOST}:{listener.getsockname()[1]}/v1"
-        timeouts = {"connect": 0.5}
+        timeouts = {"connect": 1.5}
         async with (
             two({"url": silent, "timeouts": timeouts}, {"url": upstream.url, "priority": 1})
             as gateway,
@@ -122,25 +122,25 @@ async def test_a_backend_that_does_not_accept_costs_one_connect_time(upstream):
                 backend.load.down = False  # as if it had fallen silent just now
             answer, seconds = await timed(client)
             assert answer.status_code == 200
-            assert seconds < 1.5
+            assert seconds < 4
             for _ in range(5):
                 answer, seconds = await timed(client)
                 assert answer.status_code == 200
-                assert seconds < 0.45
+                assert seconds < 1.2
 
 
 async def test_a_hung_backend_is_met_once(upstream):
     """It accepts and says nothing: one caller learns that the hard way, and nobody after it."""
     async with FakeVllm(["fake-chat"]) as hung:
         hung.behave(PATH, faults.hangs_before_head())
-        slow = {"url": hung.url, "timeouts": {"first_byte": 0.5}}
+        slow = {"url": hung.url, "timeouts": {"first_byte": 1.5}}
         async with two(slow, {"url": upstream.url, "priority": 1}) as gateway:
             async with gateway.client() as client:
                 assert refused(await chat(client), 504)["code"] == "upstream_timeout"
                 for _ in range(10):
                     answer, seconds = await timed(client)
                     assert answer.status_code == 200
-                    assert seconds < 0.45
+                    assert seconds < 1.2
             assert asked(hung) == 1
 
 
@@ -148,7 +148,7 @@ async def test_a_hung_backend_is_not_probed_with_callers(upstream):
     """Its probes hang as well, and callers don't notice; when it wakes up it is used again."""
     async with FakeVllm(["fake-chat"]) as hung:
         hung.behave(PATH, faults.hangs_before_head())
-        slow = {"url": hung.url, "timeouts": {"first_byte": 0.5}}
+        slow = {"url": hung.url, "timeouts": {"first_byte": 1.5}}
         async with (
             two(slow, {"url": upstream.url, "priority": 1}, probe_timeout_seconds=0.3) as gateway,
             gateway.client() as client,
@@ -159,7 +159,7 @@ async def test_a_hung_backend_is_not_probed_with_callers(upstream):
             assert (await chat(client)).status_code == 200
             assert asked(hung) == 1
             hung.reset()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await state(gateway, hung) != "closed":
                     await asyncio.sleep(0.02)
             assert (await chat(client)).status_code == 200
@@ -170,7 +170,7 @@ async def test_when_all_backends_hang_the_caller_is_told_at_once(upstream):
     """503 with retry-after, for those who come once that is known."""
     async with FakeVllm(["fake-chat"]) as twin:
         servers = (upstream, twin)
-        backends = [{"url": one.url, "timeouts": {"first_byte": 0.5}} for one in servers]
+        backends = [{"url": one.url, "timeouts": {"first_byte": 1.5}} for one in servers]
         async with two(*backends) as gateway, gateway.client() as client:
             for server in servers:
                 server.behave(PATH, faults.hangs_before_head())
@@ -180,11 +180,11 @@ async def test_when_all_backends_hang_the_caller_is_told_at_once(upstream):
                 answer, seconds = await timed(client)
                 assert refused(answer, 503)["code"] == "upstream_unavailable"
                 assert int(answer.headers["retry-after"]) >= 1
-                assert seconds < 0.45
+                assert seconds < 1.2
             assert asked(upstream) + asked(twin) == 2
             for server in servers:
                 server.reset()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await chat(client)).status_code != 200:
                     await asyncio.sleep(0.05)
 
@@ -271,7 +271,7 @@ async def test_a_backend_that_lists_models_and_fails_to_chat_is_found_out(upstre
             await until(lambda: probes(sick) >= 1, "a probe")
             assert await state(gateway, sick) != "closed"
             sick.reset()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await state(gateway, sick) != "closed":
                     await asyncio.sleep(0.02)
 
@@ -431,7 +431,7 @@ async def test_an_only_backend_is_known_to_work_again_though_nobody_calls(upstre
             assert (await chat(client)).status_code == 503
             assert await state(gateway, upstream) != "closed"
             await upstream.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await state(gateway, upstream) != "closed":
                 await asyncio.sleep(0.05)
     assert asked(upstream) == 0

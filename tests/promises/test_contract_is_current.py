@@ -9,7 +9,6 @@ from pathlib import Path
 
 import openai
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from gateway.cli import main
@@ -18,15 +17,12 @@ from gateway.contract.properties import OpenAiProperties, compared
 from tests.support.openai_operations import FILE, openai_operations
 from tests.support.openai_properties import FILE as PROPERTIES
 from tests.support.openai_properties import openai_properties
-
-FOLDER = FILE.parent
+from tests.support.published import FOLDER, published
 
 
 def documented() -> set[tuple[str, str]]:
-    document = yaml.safe_load((FOLDER / "openapi.yaml").read_text())
-    return {
-        (method.upper(), path) for path, methods in document["paths"].items() for method in methods
-    }
+    paths = published()["paths"]
+    return {(method.upper(), path) for path, methods in paths.items() for method in methods}
 
 
 def anonymous(path: str) -> str:
@@ -183,7 +179,7 @@ def test_every_operation_is_there_for_clients_of_llamastack_too():
 
 def test_every_refusal_is_documented():
     """A relay lists the statuses that it can answer with, all in the one shape."""
-    document = yaml.safe_load((FOLDER / "openapi.yaml").read_text())
+    document = published()
     chat = document["paths"]["/v1/chat/completions"]["post"]
     assert {"200", "400", "404", "413", "415", "429", "500", "502", "503", "504"} <= set(
         chat["responses"]

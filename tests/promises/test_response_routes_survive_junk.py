@@ -28,6 +28,7 @@ from tests.support.inprocess import InProcessGateway
 from tests.support.memory import MemoryVectorIndex
 from tests.support.stored import Shelf
 from tests.support.upstream import FakeVllm
+from tests.support.wire import posting
 
 pytestmark = pytest.mark.anyio
 
@@ -216,7 +217,7 @@ async def http(running: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
     indirect=["sections"],
     scope="module",
 )
-async def test_no_value_of_a_body_is_a_fault_of_the_gateway(http, junk):
+async def test_no_value_of_a_body_is_a_fault_of_the_gateway(running, junk):
     """Each value of a request in turn is what no caller should send, those of items and tools too;
     as a stream as well, and to count and to compact."""
     bodies = [(CREATE, BODY)]
@@ -226,10 +227,11 @@ async def test_no_value_of_a_body_is_a_fault_of_the_gateway(http, junk):
         (f"{CREATE}/input_tokens", {k: BODY[k] for k in ("model", "input", "tools", "text")}),
         (f"{CREATE}/compact", {"model": "fake-chat", "input": ITEMS[:1], "instructions": "x"}),
     ]
-    for path, body in bodies:
-        for place, content in spoiled(body, VALUES[junk]):
-            answer = await http.post(path, content=content, headers=JSON)
-            without_defects(answer, f"{path} {place} = {junk}")
+    async with posting(running.port) as poster:
+        for path, body in bodies:
+            for place, content in spoiled(body, VALUES[junk]):
+                answer = await poster.post(path, content)
+                without_defects(answer, f"{path} {place} = {junk}")
 
 
 async def test_what_was_sent_can_be_read_again(http):

@@ -90,7 +90,7 @@ async def test_a_turn_outlasts_an_outage(upstream, running, client, own_postgres
     await kill(own_postgres)
     await asyncio.sleep(2)
     await start(own_postgres)
-    shown = await over(client, response_id, within=30)
+    shown = await over(client, response_id, within=60)
     assert text_of(shown) == "One two three four. " * 15
     events = await stored_events(running.application.state.database, response_id)
     check_events(events)
@@ -109,7 +109,7 @@ async def test_what_couldnt_be_written_is_made_again(upstream, running, client, 
     gate.open.set()
     await asyncio.sleep(1.5)
     await start(own_postgres)
-    assert text_of(await over(client, response_id, within=30)) == "A lighthouse."
+    assert text_of(await over(client, response_id, within=60)) == "A lighthouse."
     check_events(await stored_events(running.application.state.database, response_id))
 
 

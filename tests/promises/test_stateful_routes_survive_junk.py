@@ -16,6 +16,7 @@ from tests.support.forms import form
 from tests.support.inprocess import InProcessGateway
 from tests.support.memory import MemoryVectorIndex
 from tests.support.upstream import FakeVllm
+from tests.support.wire import Answer, posting
 
 pytestmark = pytest.mark.anyio
 
@@ -311,7 +312,7 @@ def bodies(there: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def without_defects(answer: httpx.Response, sent: Any) -> None:
+def without_defects(answer: httpx.Response | Answer, sent: Any) -> None:
     """An answer that a careful gateway may give to nonsense."""
     shown = f"{sent}: {answer.status_code} {answer.text[:500]}"
     assert answer.status_code < 500, shown
@@ -325,7 +326,10 @@ def without_defects(answer: httpx.Response, sent: Any) -> None:
 
 
 def spoiled(body: Any, junk: bytes) -> list[tuple[str, bytes]]:
-    """The body with one of its values replaced, and with one more: for each value of it."""
+    """The body with one of its values replaced: for each value of it.
+
+    Of several values in a list that are the same, as in an embedding, one is.
+    """
     mark = "\x01junk\x01"
     made: list[tuple[str, bytes]] = []
 
@@ -342,6 +346,8 @@ def spoiled(body: Any, junk: bytes) -> list[tuple[str, bytes]]:
                 )
         elif isinstance(value, list):
             for place, one in enumerate(value):
+                if one in value[:place]:
+                    continue
                 walk(
                     one,
                     f"{path}[{place}]",
@@ -361,14 +367,13 @@ def spoiled(body: Any, junk: bytes) -> list[tuple[str, bytes]]:
     indirect=["sections"],
     scope="module",
 )
-async def test_no_value_of_a_body_is_a_fault_of_the_gateway(http, there, junk):
+async def test_no_value_of_a_body_is_a_fault_of_the_gateway(running, there, junk):
     """Each value of each body in turn is what no caller should send."""
-    for path, body in bodies(there).items():
-        for place, content in spoiled(body, VALUES[junk]):
-            answer = await http.post(
-                path, content=content, headers={"content-type": "application/json"}
-            )
-            without_defects(answer, f"{path} {place} = {junk}")
+    async with posting(running.port) as poster:
+        for path, body in bodies(there).items():
+            for place, content in spoiled(body, VALUES[junk]):
+                answer = await poster.post(path, content)
+                without_defects(answer, f"{path} {place} = {junk}")
 
 
 async def test_no_id_in_a_path_is_a_fault_of_the_gateway(running, http, there):

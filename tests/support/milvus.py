@@ -1,4 +1,4 @@
-"""Milvus for tests: a real server for the whole run, or the reason why there is none."""
+"""Milvus for tests: a real server for each module, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ QUICK = ("proxy.timeTickInterval=50",)
 """Four times as often as by default: what waits for a tick is that much quicker."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def milvus_server() -> Iterator[str]:
-    """The URI of a real Milvus server with an empty data folder."""
+    """The URI of a real Milvus server with an empty data folder.
+
+    It starts in two seconds. Left on for the whole run, it took a quarter of a processor idling.
+    """
     if running := os.environ.get(RUNNING_ALREADY):
         yield running
         return

@@ -20,13 +20,13 @@ from typing import Any
 
 import openai
 import openai.resources
-import yaml
 from openai._resource import SyncAPIResource
 from openai.pagination import SyncCursorPage, SyncPage
 from pydantic import BaseModel
 
+from tests.support.published import published
+
 FILE = Path(__file__).parents[2] / "openapi" / "openai-properties.json"
-DOCUMENT = FILE.with_name("openapi.yaml")
 DEPTH = 3
 
 _CALL = re.compile(
@@ -51,7 +51,7 @@ def openai_properties() -> dict[str, Any]:
     what it lists) and what kinds of JSON they may be; with the version of the SDK."""
     served = {
         (method.upper(), _anonymous(path))
-        for path, methods in yaml.safe_load(DOCUMENT.read_text())["paths"].items()
+        for path, methods in published()["paths"].items()
         for method in methods
     }
     found: dict[str, Any] = {}

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import httptools
 
 from tests.support.gateway import HOST
 
@@ -57,3 +62,72 @@ async def say(port: int, blocks: bytes | Iterable[bytes], *, patience: float = 2
         await asyncio.gather(listening, return_exceptions=True)
         writer.close()
     return Said(bytes(heard), closed)
+
+
+@dataclass
+class Answer:
+    """A whole answer, with the names that `httpx.Response` has."""
+
+    status_code: int
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        return self.content.decode(errors="replace")
+
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+class Poster:
+    """Posts JSON on one connection that is kept, at a fifth of what a client library costs: for
+    tests that ask thousands of times."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, path: str, content: bytes) -> Answer:
+        if self._connection is None:
+            self._connection = await asyncio.open_connection(HOST, self._port)
+        reader, writer = self._connection
+        head = f"POST {path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {len(content)}\r\n"
+        writer.write(head.encode() + b"content-type: application/json\r\n\r\n" + content)
+        heard = _Heard()
+        while not heard.whole:
+            block = await reader.read(65536)
+            assert block, "the connection ended before the answer"
+            heard.parser.feed_data(block)
+        if not heard.parser.should_keep_alive():
+            await self.aclose()
+        return Answer(heard.parser.get_status_code(), b"".join(heard.blocks))
+
+    async def aclose(self) -> None:
+        if self._connection is not None:
+            self._connection[1].close()
+            self._connection = None
+
+
+class _Heard:
+    """What `httptools` calls while it reads an answer."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+        self.whole = False
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_body(self, block: bytes) -> None:
+        self.blocks.append(block)
+
+    def on_message_complete(self) -> None:
+        self.whole = True
+
+
+@asynccontextmanager
+async def posting(port: int) -> AsyncIterator[Poster]:
+    """A `Poster` whose connection ends with the block."""
+    poster = Poster(port)
+    try:
+        yield poster
+    finally:
+        await poster.aclose()

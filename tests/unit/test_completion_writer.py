@@ -139,7 +139,7 @@ async def test_a_database_that_is_away_holds_nobody_up(writer, flaky, database, 
         await asyncio.wait_for(writer.keep(finished("a")), 1)
     assert "not stored: away" in caplog.text
     flaky.open.clear()
-    await asyncio.wait_for(writer.keep(finished("b")), 0.1)
+    await asyncio.wait_for(writer.keep(finished("b")), 1)
     flaky.away = False
     flaky.open.set()
     await until(lambda: outcomes(metrics).get("stored") == 1, "b")
@@ -152,16 +152,16 @@ async def test_a_slow_database_is_waited_for_no_longer_than_the_bound(
     writer, flaky, database, monkeypatch
 ):
     """It goes in behind the caller's back."""
-    monkeypatch.setattr(writer_module, "HOLD_SECONDS", 0.1)
+    monkeypatch.setattr(writer_module, "HOLD_SECONDS", 0.5)
     flaky.open.clear()
     began = time.perf_counter()
     await writer.keep(finished("a"))
-    assert 0.05 < time.perf_counter() - began < 1
+    assert 0.4 < time.perf_counter() - began < 3
     began = time.perf_counter()
     await writer.keep(finished("b"))
-    assert time.perf_counter() - began < 0.05
+    assert time.perf_counter() - began < 0.4
     flaky.open.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await names(database) != ["a", "b"]:
             await asyncio.sleep(0.01)
 
@@ -173,7 +173,7 @@ async def test_a_caller_who_leaves_doesn_t_undo_it(writer, flaky, database):
     await asyncio.sleep(0.01)
     keeping.cancel()
     flaky.open.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await names(database) != ["a"]:
             await asyncio.sleep(0.01)
 
@@ -184,7 +184,7 @@ async def test_what_waits_is_bounded(writer, flaky, metrics, monkeypatch):
     flaky.open.clear()
     keeping = [asyncio.create_task(writer.keep(finished(name))) for name in "ab"]
     await asyncio.sleep(0.01)
-    await asyncio.wait_for(writer.keep(finished("c")), 0.1)
+    await asyncio.wait_for(writer.keep(finished("c")), 1)
     assert outcomes(metrics) == {"dropped": 1}
     flaky.open.set()
     await asyncio.gather(*keeping)

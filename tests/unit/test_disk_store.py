@@ -214,7 +214,7 @@ async def test_a_slow_disk_doesnt_hold_the_event_loop(store, monkeypatch):
     sync = os.fsync
 
     def slow(handle: int) -> None:
-        time.sleep(0.4)
+        time.sleep(1)
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", slow)
@@ -222,6 +222,6 @@ async def test_a_slow_disk_doesnt_hold_the_event_loop(store, monkeypatch):
     writing = asyncio.create_task(store.put(KEY, some()))
     await asyncio.sleep(0.05)
     assert await store.size("default/files/other/content") == 1
-    assert time.perf_counter() - started < 0.35
+    assert time.perf_counter() - started < 0.9
     await writing
-    assert time.perf_counter() - started > 0.4
+    assert time.perf_counter() - started > 1

@@ -144,7 +144,7 @@ async def test_cancelling_stops_the_polls(make, serve, source):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     count = len(serve.requests)
     await asyncio.sleep(0.8)
     assert len(serve.requests) == count

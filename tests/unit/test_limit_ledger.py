@@ -109,7 +109,7 @@ async def test_what_is_unused_goes_back():
         allowance = ledger.allowance("a", 1000)
         assert await passes(ledger, allowance)
         assert allowance.left == 20
-        await until(lambda: store.used("a") <= 1, "what is left has gone back", within=8)
+        await until(lambda: store.used("a") <= 1, "what is left has gone back", within=30)
         assert allowance.left == 0
 
 
@@ -224,7 +224,7 @@ async def test_a_store_that_hangs_is_away_after_a_second():
         store.gate.clear()
         async with asyncio.timeout(module._PATIENCE_SECONDS + 2):
             assert await passes(ledger, allowance)
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(0.9):
             assert await passes(ledger, allowance)
         store.gate.set()
 
@@ -276,7 +276,7 @@ async def test_counters_of_nobody_are_forgotten(monkeypatch: pytest.MonkeyPatch)
     async with running(store) as ledger:
         for number in range(50):
             assert await passes(ledger, ledger.allowance(f"key-{number}", 5))
-        await until(lambda: not ledger._counters, "counters are forgotten", within=8)
+        await until(lambda: not ledger._counters, "counters are forgotten", within=30)
         assert ledger.generation > 0
 
 
@@ -287,9 +287,9 @@ async def test_a_request_that_outlasts_its_counter_is_counted(monkeypatch: pytes
     async with running(store) as ledger:
         allowance = ledger.allowance("month", 1_000_000, time.time() + 3600)
         assert await passes(ledger, allowance)
-        await until(lambda: not ledger._counters, "the counter is forgotten", within=8)
+        await until(lambda: not ledger._counters, "the counter is forgotten", within=30)
         ledger.give(allowance, -50_000)
-        await until(lambda: store.used("month") > 50_000, "its tokens are counted", within=8)
+        await until(lambda: store.used("month") > 50_000, "its tokens are counted", within=30)
 
 
 async def test_a_place_on_its_way_back_is_nobody_s():

@@ -94,7 +94,7 @@ class FakeVllm:
         return [request for request in self.requests if request.path == path]
 
     async def wait_for_request(
-        self, n: int = 1, path: str | None = None, within: float = 5.0
+        self, n: int = 1, path: str | None = None, within: float = 30.0
     ) -> Received:
         """The n-th request (to this path), as soon as it has arrived."""
 
@@ -110,7 +110,7 @@ class FakeVllm:
         """How many sockets are connected now."""
         return len(self._connections)
 
-    async def until_connections(self, count: int, within: float = 5.0) -> None:
+    async def until_connections(self, count: int, within: float = 30.0) -> None:
         """Wait until exactly this many sockets are connected."""
         async with asyncio.timeout(within):
             while self.open_connections != count:
