@@ -229,7 +229,7 @@ async def test_closing_the_way_closes_sessions(serving: ToolServing):
         await asyncio.sleep(0.1)
         await way.aclose()
         with pytest.raises(ToolServerFailed):
-            await asyncio.wait_for(call, 5)
+            await asyncio.wait_for(call, 20)
 
 
 @pytest.mark.parametrize("where", ["address", "settings"])

@@ -413,7 +413,7 @@ async def test_a_response_with_secrets_is_made_by_its_own_process(world, tmp_pat
     give_tools(world.running.application, servers)
     made = with_secret()
     response_id = await world.begin(**made) if kept else (await created(world.client, **made))["id"]
-    await asyncio.wait_for(servers.called.wait(), 10)
+    await asyncio.wait_for(servers.called.wait(), 60)
     await nowhere(world.database, tmp_path)
     servers.hang = False
     again = FakeToolServers()
@@ -483,7 +483,7 @@ async def test_one_with_secrets_fails_at_once_when_its_process_ends_in_order(
         give_tools(leaving.application, servers)
         async with leaving.client() as client:
             ids = [(await created(client, **with_secret()))["id"] for _ in range(2)]
-            await asyncio.wait_for(servers.called.wait(), 10)
+            await asyncio.wait_for(servers.called.wait(), 60)
     for response_id in ids:
         shown = await over(world.client, response_id, within=60)
         assert shown["status"] == "failed"

@@ -104,7 +104,7 @@ async def test_what_couldnt_be_written_is_made_again(upstream, running, client, 
     gate = Gate()
     upstream.behave(CHAT, Script(Said("A lighthouse.", before=gate)))
     response_id = await begun(client)
-    await asyncio.wait_for(gate.reached.wait(), 10)
+    await asyncio.wait_for(gate.reached.wait(), 60)
     await kill(own_postgres)
     gate.open.set()
     await asyncio.sleep(1.5)
@@ -160,7 +160,7 @@ async def test_a_follower_is_told_and_comes_back(upstream, running, client, own_
     async with client.stream("POST", "/v1/responses", json={**body, "stream": True}) as answer:
         follower = Follower(answer)
         await follower.until("response.in_progress")
-        await asyncio.wait_for(gate.reached.wait(), 10)
+        await asyncio.wait_for(gate.reached.wait(), 60)
         await kill(own_postgres)
         error = await follower.until("error")
         assert await follower.next() is None

@@ -52,7 +52,7 @@ class Replica:
 
 
 async def eventually(
-    ask: Callable[[], Any], good: Callable[[Any], bool] = bool, seconds: float = 20
+    ask: Callable[[], Any], good: Callable[[Any], bool] = bool, seconds: float = 60
 ) -> Any:
     """What `ask` says once it is good."""
     deadline = time.monotonic() + seconds

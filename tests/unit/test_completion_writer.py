@@ -80,7 +80,9 @@ def flaky(database) -> FlakyDatabase:
 
 
 @pytest.fixture
-async def writer(flaky, metrics):
+async def writer(flaky, metrics, monkeypatch):
+    """One that waits long for a database that is slow only because the machine is busy."""
+    monkeypatch.setattr(writer_module, "HOLD_SECONDS", 60)
     made = CompletionWriter(flaky, metrics)
     async with made.running():
         yield made

@@ -178,7 +178,7 @@ async def test_a_file_may_be_in_many_stores(stores):
 
 async def test_attaching_waits_for_what_is_quick(database):
     """A file that is done in time is completed in the very answer."""
-    stores = Stores(database, wait=10)
+    stores = Stores(database, wait=100)
     store, file_id = await stores.make(), await stores.upload()
     attaching = asyncio.create_task(stores.attach(store.id, file_id))
     while not await stores.jobs("ingest_file"):
@@ -199,14 +199,14 @@ async def test_attaching_waits_no_longer_than_it_may(database):
 
 async def test_a_file_detached_while_its_caller_waits_is_not_found(database):
     """The wait ends at once."""
-    stores = Stores(database, wait=10)
+    stores = Stores(database, wait=100)
     store, file_id = await stores.make(), await stores.upload()
     attaching = asyncio.create_task(stores.attach(store.id, file_id))
     while not await stores.jobs("ingest_file"):
         await asyncio.sleep(0.01)
     await stores.files.detach(stores.principal, store.id, file_id)
     with pytest.raises(NotFound):
-        await asyncio.wait_for(attaching, 5)
+        await asyncio.wait_for(attaching, 60)
 
 
 async def test_a_failed_file_says_why(stores):
