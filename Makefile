@@ -85,6 +85,7 @@ soak-ingestion: setup ## Kill the ingestion worker 3000 times (KILLS=), and see 
 .PHONY: fuzz
 fuzz: setup ## Ask schemathesis for thousands of odd requests (EXAMPLES= SEED=, ARGS= goes to it)
 	@$(PY) -m tests.support.fuzzing --max-examples $(or $(EXAMPLES),300) --seed $(or $(SEED),1) $(ARGS)
+
 .PHONY: test-replicas
 test-replicas: setup ## The suites of what keeps state, each request to the next of three processes
 	@REPLICAS_ALL=1 $(PY) -m pytest tests/replicas -n $(JOBS) --dist loadfile $(ARGS)

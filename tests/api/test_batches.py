@@ -373,7 +373,7 @@ async def test_cancelling_keeps_what_is_done(servers, client: AsyncOpenAI):
     assert (batch.status, batch.error_file_id) == ("cancelled", None)
     assert batch.cancelled_at >= batch.cancelling_at
     assert [one["custom_id"] for one in await results(client, batch.output_file_id)] == ["a", "b"]
-    await chat.until_connections(0, within=60)
+    await chat.until_connections(0, within=20)
 
 
 async def test_what_is_over_can_t_be_cancelled(client: AsyncOpenAI):

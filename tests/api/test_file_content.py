@@ -177,7 +177,7 @@ async def test_a_reader_who_leaves_ends_the_reading(gateway, letters, monkeypatc
         leaving.stream("GET", f"/v1/files/{letters}/content"),
     ):
         assert not closed.is_set()
-    await asyncio.wait_for(closed.wait(), 30)
+    await asyncio.wait_for(closed.wait(), 20)
 
 
 @pytest.mark.one_process

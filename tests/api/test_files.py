@@ -192,7 +192,7 @@ async def test_who_asks_before_sending_is_told_at_once(gateway):
         b"expect: 100-continue\r\ncontent-type: multipart/form-data; boundary=b\r\n"
         b"content-length: 999999999\r\n\r\n",
     )
-    answer = await asyncio.wait_for(reader.read(), 60)
+    answer = await asyncio.wait_for(reader.read(), 20)
     writer.close()
     assert answer.startswith(b"HTTP/1.1 413 ")
 
@@ -208,7 +208,7 @@ async def test_who_sends_nothing_more_loses_the_place(gateway, monkeypatch):
     """A caller whose machine has gone doesn't keep an upload open: 408, and it is over."""
     monkeypatch.setattr("gateway.http.intake.STALL_SECONDS", 0.1)
     reader, writer = await connect(gateway, BEGUN)
-    answer = await asyncio.wait_for(reader.read(), 60)
+    answer = await asyncio.wait_for(reader.read(), 20)
     writer.close()
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"request_timeout"' in answer

@@ -210,7 +210,7 @@ async def test_a_caller_that_leaves_ends_the_search(
         )
         await until(lambda: len(embedding.requests_to(EMBEDDINGS)) > before, "an embedding request")
         search.cancel()
-        await asyncio.wait_for(broken_off.wait(), 60)
+        await asyncio.wait_for(broken_off.wait(), 20)
     finally:
         embedding.reset()
     span = await gateway.span("retrieval vs_1")

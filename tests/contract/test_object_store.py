@@ -410,7 +410,7 @@ async def test_slow_readers_and_writers_dont_hold_up_others(store):
     for reader in readers:
         await anext(reader)
     writers = [asyncio.create_task(store.put(f"default/w/{n}", slow())) for n in range(8)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(20):
         assert await store.size(KEY) == 8 * MIB
         await store.put("default/quick", blocks_of(b"x"))
     go_on.set()

@@ -274,7 +274,7 @@ async def test_stores_are_apart(index):
         assert len(await found(index, store)) == 2
     await index.drop(other)
     await index.drop(elsewhere)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 30
     while {store.store_id for store in stores} & await index.stores():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)

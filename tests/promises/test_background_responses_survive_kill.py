@@ -144,7 +144,7 @@ async def test_killed_before_the_first_token_it_is_asked_again(world):
     script = world.script(Said("never", before=hold), Said("A lighthouse."))
     worker = world.worker()
     response_id = await world.begin()
-    await until(lambda: len(script.requests) == 1, "turn", within=60)
+    await until(lambda: len(script.requests) == 1, "turn", within=30)
     worker.kill()
     world.worker()
     assert text_of(await world.ends(response_id)) == "A lighthouse."
@@ -188,7 +188,7 @@ async def test_numbers_are_never_given_twice(world):
         if attempt == 2:
             seen = await stored_events(world.database, response_id)
         worker = world.worker()
-        await until(lambda: len(script.requests) == attempt, "turn", within=60)  # noqa: B023
+        await until(lambda: len(script.requests) == attempt, "turn", within=30)  # noqa: B023
     await world.ends(response_id)
     kept = await stored_events(world.database, response_id)
     after = next(event for event in kept if event not in seen)
@@ -219,7 +219,7 @@ async def test_killed_between_turns_it_goes_on_from_the_last(world, embedding_up
     script = world.script(SEARCH, Said("never", before=hold), Said(LAMP))
     worker = world.worker()
     response_id = await world.begin(tools=[tool], tool_choice="required", max_infer_iters=2)
-    await until(lambda: len(script.requests) == 2, "second turn", within=60)
+    await until(lambda: len(script.requests) == 2, "second turn", within=30)
     searches = searches_of(embedding_upstream)
     worker.kill()
     world.worker()
@@ -243,7 +243,7 @@ async def test_killed_amid_a_search_it_searches_again(world, embedding_upstream)
     embedding_upstream.behave("/v1/embeddings", hangs_at_searches)
     worker = world.worker()
     response_id = await world.begin(tools=[tool], include=["file_search_call.results"])
-    await until(lambda: searches_of(embedding_upstream) == 1, "search", within=60)
+    await until(lambda: searches_of(embedding_upstream) == 1, "search", within=30)
     worker.kill()
     embedding_upstream.reset()
     world.worker()
@@ -264,7 +264,7 @@ async def test_killed_where_the_caller_has_to_go_on_it_asks_nothing_more(world, 
     embedding_upstream.behave("/v1/embeddings", hangs_at_searches)
     worker = world.worker()
     response_id = await world.begin(tools=[tool, function])
-    await until(lambda: searches_of(embedding_upstream) == 1, "search", within=60)
+    await until(lambda: searches_of(embedding_upstream) == 1, "search", within=30)
     worker.kill()
     embedding_upstream.reset()
     world.worker()
@@ -323,7 +323,7 @@ async def test_killed_at_random_all_of_them_end_well(world):
         if chance.random() < 0.5:
             ids.append(await world.begin())
     for response_id in ids:
-        shown = await over(world.client, response_id, within=60)
+        shown = await over(world.client, response_id, within=30)
         # By chance one may meet too many deaths; it then says so.
         assert shown["status"] == "completed" or "attempts" in shown["error"]["message"], SEED
         if events := await stored_events(world.database, response_id):
@@ -342,12 +342,12 @@ async def test_a_deploy_hands_over_soon(world):
     worker = world.worker(**patient)
     response_id = await world.begin()
     for number in range(1, rounds + 1):
-        await until(lambda: len(script.requests) == number, "turn", within=60)  # noqa: B023
+        await until(lambda: len(script.requests) == number, "turn", within=30)  # noqa: B023
         following = world.worker(**patient)
         await asyncio.sleep(1)  # until it is there
         began = time.monotonic()
         worker.terminate()
-        await until(lambda: len(script.requests) > number, "turn elsewhere", within=60)  # noqa: B023
+        await until(lambda: len(script.requests) > number, "turn elsewhere", within=30)  # noqa: B023
         assert time.monotonic() - began < 20  # on a busy machine; the lease is 60 s
         assert await asyncio.to_thread(worker.join) == 0
         worker = following
@@ -376,7 +376,7 @@ async def test_a_model_server_that_starts_anew_is_waited_for(world):
     script = world.script(Said("One two three four five. " * 20, between=0.05), Said("A gull."))
     world.worker()
     response_id = await world.begin()
-    await until(lambda: len(script.requests) == 1, "turn", within=60)
+    await until(lambda: len(script.requests) == 1, "turn", within=30)
     await world.upstream.stop()
     await asyncio.sleep(0.5)
     await world.upstream.start()
@@ -413,7 +413,7 @@ async def test_a_response_with_secrets_is_made_by_its_own_process(world, tmp_pat
     give_tools(world.running.application, servers)
     made = with_secret()
     response_id = await world.begin(**made) if kept else (await created(world.client, **made))["id"]
-    await asyncio.wait_for(servers.called.wait(), 60)
+    await asyncio.wait_for(servers.called.wait(), 20)
     await nowhere(world.database, tmp_path)
     servers.hang = False
     again = FakeToolServers()
@@ -483,9 +483,9 @@ async def test_one_with_secrets_fails_at_once_when_its_process_ends_in_order(
         give_tools(leaving.application, servers)
         async with leaving.client() as client:
             ids = [(await created(client, **with_secret()))["id"] for _ in range(2)]
-            await asyncio.wait_for(servers.called.wait(), 60)
+            await asyncio.wait_for(servers.called.wait(), 20)
     for response_id in ids:
-        shown = await over(world.client, response_id, within=60)
+        shown = await over(world.client, response_id, within=20)
         assert shown["status"] == "failed"
         assert "credentials" in shown["error"]["message"]
     await nowhere(world.database, tmp_path)
@@ -496,7 +496,7 @@ async def test_the_reaper_leaves_others_alone(world):
     script = world.script(Said("never", before=hold), Said("A lighthouse."))
     world.worker()
     response_id = (await created(world.client, background=True))["id"]
-    await until(lambda: len(script.requests) == 1, "turn", within=60)
+    await until(lambda: len(script.requests) == 1, "turn", within=30)
     async with world.database.begin() as session:
         row = ResponseRow
         await session.execute(update(row).values(touched_at=row.touched_at - 10_000))

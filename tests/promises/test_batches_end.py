@@ -91,7 +91,7 @@ async def test_a_server_that_is_away_is_waited_for(upstream: FakeVllm, tmp_path:
         assert batch.status == "in_progress"
         await upstream.start()
         upstream.reset()
-        batch = await finished(client, batch, within=60)
+        batch = await finished(client, batch, within=30)
         assert (batch.request_counts.completed, batch.request_counts.failed) == (400, 0)
 
 
@@ -103,7 +103,7 @@ async def test_a_server_that_only_says_503_is_waited_for_too(upstream: FakeVllm,
         await posted(upstream, 1)
         await asyncio.sleep(0.5)
         upstream.reset()
-        batch = await finished(client, batch, within=60)
+        batch = await finished(client, batch, within=30)
         assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 0)
 
 
@@ -156,7 +156,7 @@ async def test_a_batch_that_waits_for_a_worker_is_cancelled_soon(
         await made(client, [chat_line("a")])
         await posted(upstream, 1)
         batch = await client.batches.cancel((await made(client, [chat_line("b")])).id)
-        batch = await finished(client, batch, within=60)
+        batch = await finished(client, batch, within=20)
         assert (batch.status, batch.output_file_id) == ("cancelled", None)
 
 

@@ -138,7 +138,7 @@ async def test_the_other_replica_goes_on(postgres_url: str, upstream: FakeVllm, 
         survivor, holder = both
         await asyncio.to_thread(holder.kill)
         async with AsyncOpenAI(base_url=survivor.base_url, api_key="none") as client:
-            batch = await finished(client, batch, within=60)
+            batch = await finished(client, batch, within=30)
             assert batch.status == "completed"
             found = [one["custom_id"] for one in await results(client, batch.output_file_id)]
             assert found == NAMES[:200]

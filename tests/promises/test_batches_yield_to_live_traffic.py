@@ -114,7 +114,7 @@ async def test_a_batch_alone_uses_the_server(upstream: FakeVllm, server: Bounded
             await asyncio.sleep(0.02)
             batch = await client.batches.retrieve(batch.id)
         began = time.monotonic()
-        await finished(client, batch, within=60)
+        await finished(client, batch, within=40)
         most = PLACES / SERVICE_SECONDS
         assert 400 / (time.monotonic() - began) > most / 4
 

@@ -77,7 +77,7 @@ async def test_a_change_under_load_loses_no_request(upstream):
             await asyncio.sleep(0.3)
             write(gateway, models(successor))
             hang_up(gateway)
-            await successor.wait_for_request(n=20, path=PATH, within=60)
+            await successor.wait_for_request(n=20, path=PATH, within=30)
             over.set()
         assert {answer.status_code for answer in answers} == {200}
         assert long.result().content.endswith(b"data: [DONE]\n\n")

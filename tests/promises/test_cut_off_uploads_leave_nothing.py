@@ -62,7 +62,7 @@ def leftovers(gateway: GatewayProcess) -> set[Path]:
 
 async def nothing_left(gateway: GatewayProcess) -> None:
     """Within a moment: an upload ends when its connection does."""
-    deadline = asyncio.get_running_loop().time() + 30
+    deadline = asyncio.get_running_loop().time() + 20
     while found := leftovers(gateway):
         assert asyncio.get_running_loop().time() < deadline, found
         await asyncio.sleep(0.02)

@@ -168,10 +168,10 @@ async def test_deleting_one_in_the_background_ends_its_work(upstream, client, da
     async with client.stream("POST", "/v1/responses", json=body) as answer:
         line = await anext(line async for line in answer.aiter_lines() if "resp_" in line)
     response_id = "resp_" + line.partition("resp_")[2].partition('"')[0]
-    await asyncio.wait_for(reached.wait(), 60)
+    await asyncio.wait_for(reached.wait(), 20)
     assert (await client.delete(f"/v1/responses/{response_id}")).status_code == 200
     asked = [one for one in upstream.requests_to(CHAT) if one.method == "POST"]
-    await asked[-1].until_gone(within=10)
+    await asked[-1].until_gone(within=5)
     await asyncio.sleep(0.7)
     await nowhere(database, response_id, *WORDS)
 

@@ -34,7 +34,7 @@ async def seen(condition: Any, what: str, within: float = 30) -> None:
 
 async def closing(client: httpx.AsyncClient, public: str) -> None:
     """It answers and soon closes the connection: each worker hears of the end by itself."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 10
     while True:
         answer = await client.post(public + PATH, json=CHAT)
         assert answer.status_code == 200

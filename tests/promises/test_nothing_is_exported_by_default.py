@@ -88,7 +88,7 @@ async def test_metrics_arrive_by_otlp(upstream):
             OTEL_TRACES_EXPORTER="none",
         ) as gateway:
             await chat(gateway, times=3)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(30):
                 while "gen_ai.client.token.usage" not in last(collector):
                     await asyncio.sleep(0.05)
     found = last(collector)

@@ -422,7 +422,7 @@ async def test_responses_build_on_nothing_of_another_project(ours, theirs, chat)
 
 
 async def ended(client: httpx.AsyncClient, response_id: str) -> Any:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(30):
         while True:
             shown = (await client.get(f"/v1/responses/{response_id}")).json()
             if shown["status"] not in ("queued", "in_progress"):

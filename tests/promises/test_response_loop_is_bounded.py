@@ -218,7 +218,7 @@ async def test_arguments_have_an_end(http, chat):
     chat.behave(CHAT, writes_on)
     body = {"model": "fake-chat", "input": "hi", "tools": [WEATHER]}
     assert "arguments" in refused(await http.post(CREATE, json=body), 502)["message"]
-    await asyncio.wait_for(gone.wait(), 60)
+    await asyncio.wait_for(gone.wait(), 20)
 
 
 async def test_what_a_response_builds_on_is_limited(http, chat):

@@ -28,7 +28,7 @@ from tests.support.inprocess import InProcessGateway
 from tests.support.memory import MemoryVectorIndex
 from tests.support.stored import Shelf
 from tests.support.upstream import FakeVllm
-from tests.support.wire import posting
+from tests.support.wire import Poster
 
 pytestmark = pytest.mark.anyio
 
@@ -227,7 +227,7 @@ async def test_no_value_of_a_body_is_a_fault_of_the_gateway(running, junk):
         (f"{CREATE}/input_tokens", {k: BODY[k] for k in ("model", "input", "tools", "text")}),
         (f"{CREATE}/compact", {"model": "fake-chat", "input": ITEMS[:1], "instructions": "x"}),
     ]
-    async with posting(running.port) as poster:
+    async with Poster(running.port) as poster:
         for path, body in bodies:
             for place, content in spoiled(body, VALUES[junk]):
                 answer = await poster.post(path, content)

@@ -242,7 +242,7 @@ async def test_a_response_that_is_deleted_ends_its_followers(upstream, client, r
     upstream.behave(CHAT, Script(Said("One.", before=gate)))
     async with began(client) as follower:
         event = await follower.until("response.in_progress")
-        await asyncio.wait_for(gate.reached.wait(), 60)
+        await asyncio.wait_for(gate.reached.wait(), 20)
         answer = await replica.delete(f"/v1/responses/{event['response']['id']}")
         assert answer.status_code == 200
         error = await follower.until("error")
@@ -312,7 +312,7 @@ async def test_cancelling_stops_the_model_server(upstream, client, replica, else
     upstream.behave(CHAT, Script(Said("One two three.", before=gate)))
     async with began(client) as follower:
         event = await follower.until("response.in_progress")
-        await asyncio.wait_for(gate.reached.wait(), 60)
+        await asyncio.wait_for(gate.reached.wait(), 20)
         at = time.monotonic()
         response_id = event["response"]["id"]
         shown = await cancelled(replica if elsewhere else client, response_id)

@@ -83,15 +83,16 @@ async def begun(client: httpx.AsyncClient) -> str:
 async def test_a_turn_outlasts_an_outage(upstream, running, client, own_postgres):
     """The database is gone for two seconds while the model speaks: it isn't asked again, and no
     event is lost."""
-    upstream.behave(CHAT, Script(Said("One two three four. " * 15, between=0.08)))
+    # It speaks for ten seconds, so that it still does when the server has come back.
+    upstream.behave(CHAT, Script(Said("One two three four. " * 30, between=0.08)))
     response_id = await begun(client)
     await until(lambda: asked(upstream), "turn")
     await asyncio.sleep(0.5)
     await kill(own_postgres)
     await asyncio.sleep(2)
     await start(own_postgres)
-    shown = await over(client, response_id, within=60)
-    assert text_of(shown) == "One two three four. " * 15
+    shown = await over(client, response_id, within=30)
+    assert text_of(shown) == "One two three four. " * 30
     events = await stored_events(running.application.state.database, response_id)
     check_events(events)
     deltas = [one["delta"] for one in events if one["type"] == "response.output_text.delta"]
@@ -104,12 +105,12 @@ async def test_what_couldnt_be_written_is_made_again(upstream, running, client, 
     gate = Gate()
     upstream.behave(CHAT, Script(Said("A lighthouse.", before=gate)))
     response_id = await begun(client)
-    await asyncio.wait_for(gate.reached.wait(), 60)
+    await asyncio.wait_for(gate.reached.wait(), 20)
     await kill(own_postgres)
     gate.open.set()
     await asyncio.sleep(1.5)
     await start(own_postgres)
-    assert text_of(await over(client, response_id, within=60)) == "A lighthouse."
+    assert text_of(await over(client, response_id, within=30)) == "A lighthouse."
     check_events(await stored_events(running.application.state.database, response_id))
 
 
@@ -160,7 +161,7 @@ async def test_a_follower_is_told_and_comes_back(upstream, running, client, own_
     async with client.stream("POST", "/v1/responses", json={**body, "stream": True}) as answer:
         follower = Follower(answer)
         await follower.until("response.in_progress")
-        await asyncio.wait_for(gate.reached.wait(), 60)
+        await asyncio.wait_for(gate.reached.wait(), 20)
         await kill(own_postgres)
         error = await follower.until("error")
         assert await follower.next() is None

@@ -16,7 +16,7 @@ from tests.support.forms import form
 from tests.support.inprocess import InProcessGateway
 from tests.support.memory import MemoryVectorIndex
 from tests.support.upstream import FakeVllm
-from tests.support.wire import Answer, posting
+from tests.support.wire import Answer, Poster
 
 pytestmark = pytest.mark.anyio
 
@@ -369,7 +369,7 @@ def spoiled(body: Any, junk: bytes) -> list[tuple[str, bytes]]:
 )
 async def test_no_value_of_a_body_is_a_fault_of_the_gateway(running, there, junk):
     """Each value of each body in turn is what no caller should send."""
-    async with posting(running.port) as poster:
+    async with Poster(running.port) as poster:
         for path, body in bodies(there).items():
             for place, content in spoiled(body, VALUES[junk]):
                 answer = await poster.post(path, content)

@@ -108,7 +108,7 @@ async def test_a_locked_database_holds_answers_back_for_a_bounded_time(http, tmp
     locked.execute("ROLLBACK")
     locked.close()
     names = {answer.json()["id"] for answer in answers}
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(20):
         while rows(tmp_path) != names:
             await asyncio.sleep(0.02)
 

@@ -30,7 +30,7 @@ def test_a_call_is_one_trace_down_to_vllm(
     )
     assert len(list(stream)) > 2
 
-    spans = collector.wait_for(lambda span: span.trace_id == trace, count=3, within=60)
+    spans = collector.wait_for(lambda span: span.trace_id == trace, count=3, within=30)
     [request] = [span for span in spans if span.name == "POST /v1/chat/completions"]
     [call] = [span for span in spans if span.name == f"chat {vllm_chat.model}"]
     [vllm] = [span for span in spans if span.name == "llm_request"]
@@ -55,7 +55,7 @@ def test_the_call_span_says_what_vllm_says(
         extra_headers={"traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"},
     ):
         pass
-    spans = collector.wait_for(lambda span: span.trace_id == trace, count=3, within=60)
+    spans = collector.wait_for(lambda span: span.trace_id == trace, count=3, within=30)
     [call] = [span for span in spans if span.name.startswith("chat ")]
     [vllm] = [span for span in spans if span.name == "llm_request"]
     said = call.attributes
@@ -81,5 +81,5 @@ def test_an_unsampled_caller_is_not_recorded(
             max_tokens=2,
             extra_headers={"traceparent": f"00-{trace}-{secrets.token_hex(8)}-{flags}"},
         )
-    collector.wait_for(lambda span: span.trace_id == sampled, count=3, within=60)
+    collector.wait_for(lambda span: span.trace_id == sampled, count=3, within=30)
     assert not [span for span in collector.spans if span.trace_id == unsampled]

@@ -40,7 +40,7 @@ async def made(
     )
 
 
-async def finished(client: AsyncOpenAI, batch: Batch, within: float = 60.0) -> Batch:
+async def finished(client: AsyncOpenAI, batch: Batch, within: float = 30.0) -> Batch:
     """The batch once it is over."""
     async with asyncio.timeout(within):
         while batch.status not in OVER:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
 
+from gateway.beside import beside
 from gateway.database.engine import Database
 from gateway.ports import Handler, Job, JobQueue
 from gateway.settings import DatabaseSettings
@@ -30,15 +31,10 @@ class Replica:
         async with self.database.begin() as session:
             return await self.queue.put(session, kind, payload, **options)
 
-    @asynccontextmanager
-    async def working(self, concurrency: int = 4, **handlers: Handler) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.queue.work(handlers, concurrency=concurrency))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+    def working(
+        self, concurrency: int = 4, **handlers: Handler
+    ) -> AbstractAsyncContextManager[None]:
+        return beside(self.queue.work(handlers, concurrency=concurrency), "working")
 
     async def jobs(self) -> int:
         """How many are there, due or not, in work or not."""

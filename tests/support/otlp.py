@@ -56,7 +56,7 @@ class Collector:
         return f"http://{HOST}:{self._server.server_port}"
 
     def wait_for(
-        self, wanted: Callable[[CollectedSpan], bool], *, count: int = 1, within: float = 60
+        self, wanted: Callable[[CollectedSpan], bool], *, count: int = 1, within: float = 30
     ) -> list[CollectedSpan]:
         """The spans that are wanted, as soon as there are so many."""
         deadline = time.monotonic() + within

@@ -27,13 +27,13 @@ async def created(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
     return dict(answer.json())
 
 
-async def over(client: httpx.AsyncClient, response_id: str, within: float = 60) -> dict[str, Any]:
+async def over(client: httpx.AsyncClient, response_id: str, within: float = 30) -> dict[str, Any]:
     """The response, once it has come to its end."""
     return await settled(client, response_id, OVER, within)
 
 
 async def settled(
-    client: httpx.AsyncClient, response_id: str, statuses: Sequence[str], within: float = 60
+    client: httpx.AsyncClient, response_id: str, statuses: Sequence[str], within: float = 30
 ) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     try:

@@ -130,13 +130,13 @@ async def test_it_waits_for_callers_until_its_patience_is_over(clock: Clock):
     await asyncio.sleep(0.05)
     assert begun.locked()
     clock.now += 10
-    await asyncio.wait_for(begun.acquire(), 60)
+    await asyncio.wait_for(begun.acquire(), 20)
     clock.now += 10
     await asyncio.sleep(0.3)
     assert begun.locked()
     busy.busy_connections = 1
     over.set()
-    await asyncio.wait_for(asyncio.gather(*lines), 60)
+    await asyncio.wait_for(asyncio.gather(*lines), 20)
 
 
 async def test_it_leaves_room_after_a_caller(clock: Clock):

@@ -163,7 +163,7 @@ async def test_a_slow_database_is_waited_for_no_longer_than_the_bound(
     await writer.keep(finished("b"))
     assert time.perf_counter() - began < 0.4
     flaky.open.set()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(20):
         while await names(database) != ["a", "b"]:
             await asyncio.sleep(0.01)
 
@@ -175,7 +175,7 @@ async def test_a_caller_who_leaves_doesn_t_undo_it(writer, flaky, database):
     await asyncio.sleep(0.01)
     keeping.cancel()
     flaky.open.set()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(20):
         while await names(database) != ["a"]:
             await asyncio.sleep(0.01)
 

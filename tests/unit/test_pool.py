@@ -93,7 +93,7 @@ async def test_an_idle_connection_is_closed(pool, upstream, monkeypatch):
     monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.2)
     await ask(pool)
     assert upstream.open_connections == 1
-    await upstream.until_connections(0)
+    await upstream.until_connections(0, within=3)  # by itself it would be after four
     await asyncio.sleep(0.15)
     assert pool.open_connections == 0
     assert pool._sweeper is None  # nothing to watch, nothing that runs

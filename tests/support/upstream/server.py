@@ -110,7 +110,7 @@ class FakeVllm:
         """How many sockets are connected now."""
         return len(self._connections)
 
-    async def until_connections(self, count: int, within: float = 30.0) -> None:
+    async def until_connections(self, count: int, within: float = 10.0) -> None:
         """Wait until exactly this many sockets are connected."""
         async with asyncio.timeout(within):
             while self.open_connections != count:

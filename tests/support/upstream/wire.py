@@ -36,7 +36,7 @@ class Received:
         except ValueError:
             return None
 
-    async def until_gone(self, within: float = 30.0) -> float:
+    async def until_gone(self, within: float = 10.0) -> float:
         """Wait until the client has left before its answer was complete; gives ``gone``."""
         await asyncio.wait_for(self._settled.wait(), within)
         assert self.gone is not None, f"{self.path} was answered in full: the client stayed"
