@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import trustme
 
@@ -34,6 +35,12 @@ __all__ = [  # fixtures that live in modules of their own
 
 
 REAL = Path(__file__).parent / "real"
+
+# How quickly examples are made and tried says how busy the machine is.
+hypothesis.settings.register_profile(
+    "understudy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("understudy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

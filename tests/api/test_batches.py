@@ -349,6 +349,7 @@ async def test_a_batch_in_work_says_when_to_look_again(servers, client: AsyncOpe
     assert "openai-poll-after-ms" not in over.headers
 
 
+@pytest.mark.alone
 async def test_cancelling_keeps_what_is_done(servers, client: AsyncOpenAI):
     """Cancelling at once, cancelled within a second or so; the call at hand is given up."""
     chat, _ = servers

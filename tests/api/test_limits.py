@@ -390,6 +390,7 @@ async def test_a_store_of_counters_that_is_away_ends_requests_where_that_is_want
     assert asked(upstream) == 0
 
 
+@pytest.mark.alone
 async def test_a_store_of_counters_that_hangs_holds_up_one_request_a_second(
     upstream: FakeVllm, tmp_path: Path
 ):

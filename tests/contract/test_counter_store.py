@@ -78,6 +78,7 @@ async def test_the_first_of_a_counter_follows_the_same_rule(stores: list[Counter
     assert (refused.granted, granted.granted) == (0, 10)
 
 
+@pytest.mark.alone
 async def test_what_is_used_fades_evenly(stores: list[CounterStore]):
     """Of a limit for two seconds a quarter is free again after half a second."""
     take = Take(key="a", limit=1000, seconds=2.0, amount=1000)

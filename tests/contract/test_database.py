@@ -110,6 +110,7 @@ async def test_a_mistake_in_a_statement_is_no_outage(postgres_url: str, tmp_path
     await database.aclose()
 
 
+@pytest.mark.alone
 async def test_a_stopped_server_is_said_quickly_and_comes_back(
     own_postgres: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -200,6 +200,7 @@ async def test_binary_files_are_unsupported(convert, tmp_path):
     assert (await failure(convert, source)).code == "unsupported_file"
 
 
+@pytest.mark.alone
 async def test_cancelling_ends_within_a_second(converter, tmp_path):
     """The caller has left: the work stops, and the next file is converted."""
     source = tmp_path / "giant.txt"

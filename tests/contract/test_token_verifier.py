@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from adapters.oidc import OidcVerifier
 from gateway.errors import Unauthenticated, UpstreamUnavailable
 from gateway.settings import OidcSettings
+from tests.support.inprocess import until
 from tests.support.issuer import AUDIENCE, Issuer
 
 pytestmark = pytest.mark.anyio
@@ -182,8 +183,7 @@ async def test_keys_are_fetched_again_after_their_time(issuer):
     await verifier.start()
     await asyncio.sleep(0.25)
     await verifier.verify(issuer.token())
-    await asyncio.sleep(0.2)
-    assert issuer.fetches == 2
+    await until(lambda: issuer.fetches == 2, "the second fetch")
     await verifier.aclose()
 
 

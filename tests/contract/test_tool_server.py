@@ -104,6 +104,7 @@ async def test_a_large_output_is_cut_off(serving: ToolServing):
     assert output.content == []
 
 
+@pytest.mark.alone
 async def test_calls_run_side_by_side(session: ToolSession):
     """Ten that sleep take as long as one, and each gets its own answer."""
     started = monotonic()

@@ -362,6 +362,7 @@ async def test_a_store_without_words_says_so(index, words, store_of_one):
         await index.search_text(store_of_one, "apple", 5)
 
 
+@pytest.mark.alone
 async def test_the_loop_is_never_blocked(index, store):
     """Packing rows, writing, settling and searching happen beside the event loop."""
     step = 0.005

@@ -105,6 +105,7 @@ async def test_a_backend_that_comes_back_is_used_again(upstream):
         assert asked(twin) > 0
 
 
+@pytest.mark.alone
 async def test_a_backend_that_does_not_accept_costs_one_connect_time(upstream):
     """The first caller waits for it once; the next ones don't."""
     with socket.socket() as listener, socket.socket() as first:
@@ -129,6 +130,7 @@ async def test_a_backend_that_does_not_accept_costs_one_connect_time(upstream):
                 assert seconds < 1.2
 
 
+@pytest.mark.alone
 async def test_a_hung_backend_is_met_once(upstream):
     """It accepts and says nothing: one caller learns that the hard way, and nobody after it."""
     async with FakeVllm(["fake-chat"]) as hung:
@@ -166,6 +168,7 @@ async def test_a_hung_backend_is_not_probed_with_callers(upstream):
             assert asked(hung) == 2
 
 
+@pytest.mark.alone
 async def test_when_all_backends_hang_the_caller_is_told_at_once(upstream):
     """503 with retry-after, for those who come once that is known."""
     async with FakeVllm(["fake-chat"]) as twin:
@@ -246,6 +249,7 @@ async def test_an_overload_in_the_first_event_is_one_too(upstream):
             assert await state(gateway, busy) == "closed"
 
 
+@pytest.mark.alone
 async def test_when_all_are_overloaded_the_caller_is_told_at_once(upstream):
     """503 with the server's own retry-after: nobody is kept waiting in a queue of ours."""
     async with FakeVllm(["fake-chat"]) as twin, two(upstream.url, twin.url) as gateway:

@@ -30,7 +30,7 @@ from tests.support.upstream import FakeVllm
 from tests.support.upstream.exchange import Exchange
 from tests.support.upstream.scripted import CHAT, Said, Script
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 LEASE_SECONDS = 0.6
 KILLS = int(os.environ.get("SOAK_KILLS", "12"))

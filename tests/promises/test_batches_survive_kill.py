@@ -19,7 +19,7 @@ from tests.support.databases import open_database, sqlite_url
 from tests.support.gateway import GatewayProcess
 from tests.support.upstream import FakeVllm, faults
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.anyio
 
 LINES = 300
 CONCURRENCY = 8

@@ -16,7 +16,7 @@ from tests.support.batches import CHAT, chat_line, finished, made
 from tests.support.inprocess import InProcessGateway
 from tests.support.upstream import Exchange, FakeVllm
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 PLACES = 4
 SERVICE_SECONDS = 0.06

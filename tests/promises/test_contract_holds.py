@@ -24,7 +24,7 @@ def document():
     return openapi_document(create_app(Settings()).handlers)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_what_schemathesis_makes_of_the_document_is_answered_as_it_says(tmp_path: Path):
     """Every check that schemathesis has, but those that its configuration gives a reason against.
 
@@ -37,7 +37,7 @@ async def test_what_schemathesis_makes_of_the_document_is_answered_as_it_says(tm
     assert status == 0, said
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_no_operation_lets_anybody_in_without_a_key(tmp_path: Path):
     """Where an identity is asked for: not without a key, nor with one that is none; and the
     answers to those who have one are as documented."""

@@ -79,6 +79,7 @@ async def gone(*pids: int, within: float) -> bool:
     return True
 
 
+@pytest.mark.alone
 async def test_a_document_that_takes_too_long_is_ended(make, slow, small, tmp_path):
     """At the limit, with its process; the next one is converted."""
     converter = make(timeout_seconds=1.5)
@@ -94,6 +95,7 @@ async def test_a_document_that_takes_too_long_is_ended(make, slow, small, tmp_pa
     await converter.convert(small, small.name, tmp_path / "small.json")
 
 
+@pytest.mark.alone
 async def test_cancelling_kills_within_a_second(make, slow, small, tmp_path):
     """The work of a caller who left doesn't go on in the background."""
     converter = make()
@@ -125,6 +127,7 @@ async def test_a_document_that_takes_too_much_memory_is_ended(make, small, tmp_p
     await converter.convert(small, small.name, tmp_path / "small.json")
 
 
+@pytest.mark.alone
 async def test_a_bomb_is_not_unpacked(make, tmp_path):
     """What an archive says of its size is read before anything else in it."""
     bomb = documents.make_bomb(tmp_path / "bomb.docx")
@@ -183,6 +186,7 @@ async def test_processes_are_reused_and_then_replaced(make, small, tmp_path):
     assert seen[2] not in {(), seen[0]}
 
 
+@pytest.mark.alone
 async def test_closing_ends_all_processes(make, slow, small, tmp_path):
     """The busy ones too, and what they worked on may be tried again."""
     converter = make({"processes": 2})
@@ -197,6 +201,7 @@ async def test_closing_ends_all_processes(make, slow, small, tmp_path):
     assert caught.value.transient
 
 
+@pytest.mark.alone
 async def test_the_event_loop_is_never_held_up(make, slow, tmp_path):
     """Other requests are answered while a large document is converted and cut."""
     source = tmp_path / "words.txt"
@@ -237,6 +242,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.alone
 async def test_converters_die_with_the_gateway(slow, small):
     """Also when it is killed and can't tell them: the busy one and the idle one."""
     parent = await asyncio.create_subprocess_exec(

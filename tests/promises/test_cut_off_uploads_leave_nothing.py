@@ -20,7 +20,7 @@ import pytest
 from adapters.disk import DiskObjectStore
 from tests.support.gateway import HOST, GatewayProcess
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.anyio
 
 NOBODY = f"http://{HOST}:9/v1"
 """A model server that isn't there; files need none."""

@@ -22,7 +22,7 @@ from tests.support.upstream import FakeVllm
 from tests.support.upstream.exchange import Exchange
 from tests.support.upstream.scripted import CHAT, Said, Script
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 ASKED = "What stands on the rock?"
 TOLD = "Be a lighthouse keeper."

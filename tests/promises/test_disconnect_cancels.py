@@ -13,7 +13,7 @@ import pytest
 from tests.support.inprocess import InProcessGateway, until
 from tests.support.upstream import FakeVllm, Received, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 LIMIT_SECONDS = 0.1
 ATTEMPTS = 3

@@ -18,7 +18,7 @@ from tests.support.gateway import HOST, GatewayProcess, free_port
 from tests.support.processes import alive, workers_of
 from tests.support.upstream import FakeVllm, faults
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.anyio
 
 PATH = "/v1/chat/completions"
 CHAT: Any = {"model": "fake-chat", "messages": [{"role": "user", "content": "hi"}]}

@@ -22,7 +22,7 @@ from tests.support.upstream import FakeVllm, Received
 from tests.support.upstream.exchange import Exchange
 from tests.support.upstream.scripted import CHAT, Said, Script
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 LIMIT_SECONDS = 1.0
 EMBED = "/v1/embeddings"
@@ -96,6 +96,7 @@ async def stopped(request: Received) -> None:
     assert await request.until_gone(within=2) - at < LIMIT_SECONDS
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 async def test_leaving_before_the_first_byte_stops_it(running, upstream, stream):
     """The model is still reading the prompt."""
@@ -105,6 +106,7 @@ async def test_leaving_before_the_first_byte_stops_it(running, upstream, stream)
     await nothing_is_kept(running)
 
 
+@pytest.mark.alone
 async def test_leaving_mid_stream_stops_it(running, upstream):
     """Between two events."""
     upstream.behave(CHAT, Script(Said("One two three. " * 50, between=0.02)))
@@ -113,6 +115,7 @@ async def test_leaving_mid_stream_stops_it(running, upstream):
     await nothing_is_kept(running)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 async def test_leaving_while_a_tool_runs_stops_that(running, upstream, embedding_upstream, stream):
     """And the model isn't asked again."""
@@ -148,6 +151,7 @@ async def test_what_is_in_the_background_goes_on(running, upstream):
         assert text_of(await over(client, made["id"])) == "One."
 
 
+@pytest.mark.alone
 async def test_a_silent_stream_gets_comments(running, upstream):
     """So that proxies keep it open; also before the first event."""
     gate = asyncio.Event()

@@ -94,6 +94,7 @@ async def test_a_killed_server_is_started_again(tmp_path):
     assert servers(tmp_path) == []
 
 
+@pytest.mark.alone
 async def test_another_process_takes_over(tmp_path):
     """The one that owns the server is killed outright: seconds later it is this one."""
     writer = subprocess.Popen(  # noqa: ASYNC220  (returns at once)
@@ -120,6 +121,7 @@ async def test_another_process_takes_over(tmp_path):
     await index.aclose()
 
 
+@pytest.mark.alone
 async def test_gateways_on_one_folder_share_a_server(tmp_path):
     """One process serves all; when its owner goes in order, the next one goes on."""
     first, *others = (index_in(tmp_path) for _ in range(4))

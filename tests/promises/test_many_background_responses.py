@@ -14,7 +14,7 @@ from tests.support.responses import check_events, created, over, stored_events, 
 from tests.support.upstream import FakeVllm
 from tests.support.upstream.scripted import CHAT, Said, Script
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 MANY = 200
 AT_ONCE = 8
@@ -52,7 +52,7 @@ async def test_all_of_them_are_made_and_others_are_served(
             for number in range(MANY)
         ]
         accepted = time.monotonic() - began
-        done = asyncio.gather(*(over(client, one, within=100) for one in ids[-1:]))
+        done = asyncio.gather(*(over(client, one, within=240) for one in ids[-1:]))
         waits: dict[str, list[float]] = {"chat": [], "stored": []}
         while not done.done():
             for name, path, body in (
@@ -63,7 +63,7 @@ async def test_all_of_them_are_made_and_others_are_served(
                 assert (await client.post(path, json=body)).status_code == 200
                 waits[name].append(time.monotonic() - at)
         for response_id in ids:
-            shown = await over(client, response_id, within=100)
+            shown = await over(client, response_id, within=240)
             assert shown["status"] == "completed"
             assert text_of(shown) == TEXT
         took = time.monotonic() - began

@@ -16,7 +16,7 @@ from gateway.serving import allow_many_sockets
 from tests.support.gateway import HOST, GatewayProcess
 from tests.support.upstream import Exchange, FakeVllm, faults
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.anyio
 
 PATH = "/v1/chat/completions"
 BODY = json.dumps(

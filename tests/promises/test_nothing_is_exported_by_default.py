@@ -37,6 +37,7 @@ def gateway_to(upstream: FakeVllm, **environment: str) -> GatewayProcess:
     return GatewayProcess({"discover": [upstream.url]}, models=["fake-chat"], env=environment)
 
 
+@pytest.mark.alone
 async def test_silence_without_telemetry(upstream):
     """No warning, no word of telemetry in the log, and gone within seconds of SIGTERM."""
     async with gateway_to(upstream) as gateway:
@@ -115,6 +116,7 @@ def last(collector: Collector) -> dict[str, Any]:
     return {metric.name: metric for metric in list(collector.metrics)}
 
 
+@pytest.mark.alone
 async def test_a_collector_that_is_gone_disturbs_nobody(upstream):
     """Requests are as quick as ever, more of them than the queue of spans holds included."""
     async with gateway_to(

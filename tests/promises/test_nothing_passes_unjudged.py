@@ -113,6 +113,7 @@ async def test_a_detector_that_is_not_there(http):
     await each_is_refused(http, "nowhere", 503)
 
 
+@pytest.mark.alone
 async def test_who_leaves_ends_the_judgement(gateway, server):
     """The guard's server stops working for nobody."""
     server.reset()

@@ -181,6 +181,7 @@ async def until_refused(client: httpx.AsyncClient, within: float) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.alone
 async def test_a_revoked_key_is_refused_within_the_cache_time(gateway):
     """Here half a second."""
     key = await make_key(gateway)
@@ -190,6 +191,7 @@ async def test_a_revoked_key_is_refused_within_the_cache_time(gateway):
         await until_refused(client, 3)
 
 
+@pytest.mark.alone
 async def test_an_expired_key_is_refused_though_it_is_remembered(gateway):
     """Its end counts, not the cache's."""
     key = await make_key(gateway, expires_in=3)
@@ -198,6 +200,7 @@ async def test_an_expired_key_is_refused_though_it_is_remembered(gateway):
         await until_refused(client, 6)
 
 
+@pytest.mark.alone
 async def test_a_rotated_key_works_with_both_secrets_for_the_time_of_grace(gateway):
     """And the old one not a moment longer, while the new one has the same id and rights."""
     key = await make_key(gateway, scopes=["models.read"])
@@ -261,6 +264,7 @@ async def test_many_requests_at_once_ask_the_database_once(gateway, reads, monke
         assert reads["count"] == before
 
 
+@pytest.mark.alone
 async def test_without_the_database_only_known_keys_come_in(gateway, reads):
     """Others get 503 and when to come again; known ones are good for the time of an outage."""
     known, unknown = await make_key(gateway), await make_key(gateway)

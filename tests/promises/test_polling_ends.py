@@ -14,7 +14,7 @@ from tests.support.inprocess import InProcessGateway
 from tests.support.memory import MemoryVectorIndex
 from tests.support.upstream import FakeVllm
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.anyio
 
 MODEL = "fake-embedding"
 

@@ -16,7 +16,7 @@ import pytest
 from tests.support.gateway import GatewayProcess
 from tests.support.upstream import FakeVllm, faults
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.anyio
 
 LEASE_SECONDS = 4
 FILES = 12

@@ -23,7 +23,7 @@ from tests.support.upstream import FakeVllm, Received
 from tests.support.upstream.exchange import Exchange
 from tests.support.upstream.scripted import CHAT, Said, Script
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 NAMES = ["fake-chat", "fake-embedding"]
 LAMP = "The lamp of the lighthouse turns at night."
@@ -236,6 +236,7 @@ async def test_one_without_events_cant_be_streamed_before_it_is_over(upstream, c
     assert events[-1]["response"] == shown
 
 
+@pytest.mark.alone
 async def test_a_response_that_is_deleted_ends_its_followers(upstream, client, replica):
     """With an error, which is none of OpenAI's ends; the work ends too."""
     gate = Gate()
@@ -304,6 +305,7 @@ async def cancelled(client: httpx.AsyncClient, response_id: str) -> dict[str, An
     return dict(shown)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "at another replica"])
 async def test_cancelling_stops_the_model_server(upstream, client, replica, elsewhere):
     """Within a second and a half, in the middle of a turn; twice is once; and the stream has one

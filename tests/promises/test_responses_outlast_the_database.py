@@ -19,7 +19,7 @@ from tests.support.upstream import FakeVllm, Received
 from tests.support.upstream.exchange import Exchange
 from tests.support.upstream.scripted import CHAT, Said, Script
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 ASKED = "What stands on the rock?"
 

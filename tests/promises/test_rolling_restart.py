@@ -17,7 +17,7 @@ from tests.support.balancer import Balancer
 from tests.support.gateway import GatewayProcess
 from tests.support.upstream import FakeVllm, faults
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.anyio
 
 REPLICAS = 3
 CALLERS = 2
@@ -34,7 +34,7 @@ async def replicas(
         "discover": [upstream.url, embedding_upstream.url],
         "database": {"url": postgres_url},
         "objects": s3.settings(bucket="rolling"),
-        "server": {"drain_seconds": 1.0, "shutdown_grace_seconds": 20},
+        "server": {"drain_seconds": 4.0, "shutdown_grace_seconds": 20},
         "ingestion": {"lease_seconds": 60},
     }
     async with AsyncExitStack() as stack:

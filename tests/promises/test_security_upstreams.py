@@ -39,6 +39,8 @@ async def http(upstream) -> AsyncIterator[httpx.AsyncClient]:
             models=["fake-chat"],
             traced=False,
             limits={"max_answer_bytes": 1_000_000},
+            # A probe would take a fault that is meant for a caller.
+            routing={"breaker_failures": 10_000, "breaker_seconds": 600},
         ) as running,
         running.client() as client,
     ):

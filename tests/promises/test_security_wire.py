@@ -164,6 +164,7 @@ def hurry(monkeypatch):
     monkeypatch.setattr("gateway.http.protocol.WATCH_SECONDS", 0.1)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", SLOW)
 async def test_a_head_that_does_not_come_is_given_up(gateway, hurry, name):
     """However the caller holds the connection: it is closed, with a 408."""
@@ -172,6 +173,7 @@ async def test_a_head_that_does_not_come_is_given_up(gateway, hurry, name):
     assert said.statuses == [408]
 
 
+@pytest.mark.alone
 async def test_a_head_that_drips_is_given_up(gateway, hurry):
     """A byte now and then does not prolong it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
@@ -187,6 +189,7 @@ async def test_a_head_that_drips_is_given_up(gateway, hurry):
     await asyncio.gather(closed, return_exceptions=True)
 
 
+@pytest.mark.alone
 async def test_a_body_that_stops_coming_is_given_up(gateway, hurry, upstream):
     """The request ends as if the caller had left, with a 408 for who still listens."""
     before = len(upstream.requests)
@@ -202,7 +205,9 @@ async def test_who_waits_for_an_answer_is_no_slow_caller(gateway, hurry, upstrea
     from tests.support.upstream import faults
 
     upstream.behave("/v1/chat/completions", faults.slow(before_head=1.5), times=1)
-    said = await say(gateway.port, HEAD + b"content-length: %b\r\n\r\n" % LENGTH + BODY, patience=6)
+    said = await say(
+        gateway.port, HEAD + b"content-length: %b\r\n\r\n" % LENGTH + BODY, patience=30
+    )
     assert said.statuses == [200]
 
 

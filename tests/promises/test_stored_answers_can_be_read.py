@@ -96,6 +96,7 @@ async def test_a_database_that_is_away_keeps_no_answer_back(gateway, http, monke
     assert (await http.get(f"{PATH}/{name}")).status_code == 404
 
 
+@pytest.mark.alone
 async def test_a_locked_database_holds_answers_back_for_a_bounded_time(http, tmp_path, monkeypatch):
     """And is caught up with afterwards."""
     monkeypatch.setattr("gateway.stored_completions.writer.HOLD_SECONDS", 0.2)

@@ -17,7 +17,7 @@ from tests.support.gateway import HOST
 from tests.support.inprocess import InProcessGateway, until
 from tests.support.upstream import Exchange, FakeVllm, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 PATH = "/v1/chat/completions"
 CHAT = {"model": "fake-chat", "messages": [{"role": "user", "content": "hi"}]}

@@ -315,12 +315,12 @@ async def test_one_with_an_odd_list(pages: Any, words: str):
     async def listed(message: dict[str, Any], send: Send) -> None:
         await result(send, message, pages(next(number)))
 
-    async with OddServing(tools_list=listed) as serving:
-        started = monotonic()
-        async with session_with(serving, list_seconds=3) as session:
-            with pytest.raises(ToolServerFailed, match=words):
-                await session.list_tools()
-    assert monotonic() - started < SOON
+    async with (
+        OddServing(tools_list=listed) as serving,
+        session_with(serving, list_seconds=30) as session,
+    ):
+        with pytest.raises(ToolServerFailed, match=words):  # not that the time was over
+            await session.list_tools()
 
 
 async def test_one_that_lists_for_ever():
@@ -538,6 +538,7 @@ async def test_one_whose_schema_takes_for_ever_to_check():
     assert "aaa" in output.text
 
 
+@pytest.mark.alone
 async def test_one_that_never_takes_a_goodbye():
     """Leaving takes a bounded time."""
 
@@ -556,6 +557,7 @@ async def test_one_that_never_takes_a_goodbye():
         assert [one for one in serving.requests if one["method"] == "DELETE"]
 
 
+@pytest.mark.alone
 async def test_one_that_is_slow_does_not_hold_up_the_others():
     """The event loop goes on while a server sends a lot."""
     async with (
@@ -572,6 +574,7 @@ async def test_one_that_is_slow_does_not_hold_up_the_others():
             await bad
 
 
+@pytest.mark.alone
 async def test_a_caller_that_leaves_while_it_is_slow():
     """Cancelling the call ends the waiting at once, and the server learns of it."""
     async with (

@@ -221,6 +221,7 @@ async def test_a_plain_chat_completion(gateway, upstream):
     }
 
 
+@pytest.mark.alone
 async def test_a_streamed_chat_completion(gateway, upstream):
     """The same of a stream, with the time to its first event; it ends when the stream ends."""
     upstream.behave(PATH, faults.slow(before_head=0.1, between_events=0.05))

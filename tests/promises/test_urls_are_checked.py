@@ -313,6 +313,7 @@ async def test_a_redirect_elsewhere_is_not(goal: str, files: Serving, fetcher: H
     assert len(files.requests) == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("path", "words"),
     [

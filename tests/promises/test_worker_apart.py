@@ -13,7 +13,7 @@ import pytest
 from tests.support.gateway import HOST, GatewayProcess, free_port
 from tests.support.upstream import FakeVllm
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.anyio
 
 
 async def test_a_worker_of_its_own_ingests_and_removes(embedding_upstream: FakeVllm):

@@ -74,6 +74,7 @@ async def test_sigterm_lets_running_requests_end(upstream):
     assert received.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.alone
 async def test_past_the_grace_a_stream_is_cut_and_says_so(upstream):
     """A stream that doesn't end in time gets an error event, never a quiet end."""
     upstream.behave(PATH, faults.endless(between_events=0.05))

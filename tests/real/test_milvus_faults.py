@@ -21,7 +21,7 @@ from gateway.ports import IndexedChunk, StoreIndex
 from gateway.settings import VectorSettings
 from tests.support.gateway import free_port
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 STORE = StoreIndex(project="default", store_id="vs_faults", dimension=4, keyword=False)
 CHUNK = IndexedChunk(id="a", attachment_id="f", text="", vector=[1.0, 0, 0, 0])

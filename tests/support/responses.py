@@ -85,7 +85,7 @@ class Follower:
         self.pings = 0
         self._lines = answer.aiter_lines()
 
-    async def next(self, within: float = 10) -> dict[str, Any] | None:
+    async def next(self, within: float = 30) -> dict[str, Any] | None:
         """The next event; ``None`` at the end."""
         async with asyncio.timeout(within):
             async for line in self._lines:
@@ -96,7 +96,7 @@ class Follower:
                     return event
         return None
 
-    async def until(self, kind: str, within: float = 10) -> dict[str, Any]:
+    async def until(self, kind: str, within: float = 30) -> dict[str, Any]:
         """The next event of this type."""
         async with asyncio.timeout(within):
             while (event := await self.next()) is not None:

@@ -173,6 +173,7 @@ async def test_a_request_is_recorded_as_it_came() -> None:
     assert request.gone is None
 
 
+@pytest.mark.alone
 async def test_a_client_that_leaves_is_noticed() -> None:
     """`gone` tells when the client's socket closed before the answer was complete."""
     async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient() as client:

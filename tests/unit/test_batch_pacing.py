@@ -139,6 +139,7 @@ async def test_it_waits_for_callers_until_its_patience_is_over(clock: Clock):
     await asyncio.wait_for(asyncio.gather(*lines), 20)
 
 
+@pytest.mark.alone
 async def test_it_leaves_room_after_a_caller(clock: Clock):
     """Half of what it may have in flight, for a second."""
     place = server()

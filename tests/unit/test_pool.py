@@ -88,6 +88,7 @@ async def test_the_one_used_last_is_used_next(pool):
     assert await pool.acquire() is two
 
 
+@pytest.mark.alone
 async def test_an_idle_connection_is_closed(pool, upstream, monkeypatch):
     """Before the server closes it."""
     monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.2)

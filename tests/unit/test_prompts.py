@@ -178,6 +178,7 @@ def test_the_names_in_a_text():
     assert names_in("{{b}} {{ a }}{{\nb\n}} {c} {{d-e}} {{ }} {{{f}}}") == ["b", "a", "f"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("junk", ["{{" * 500_000, "{{" + " " * 1_000_000, "{{ a" + " " * 1_000_000])
 def test_no_text_takes_long(junk):
     """However much it looks like placeholders."""

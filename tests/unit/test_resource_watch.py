@@ -14,6 +14,7 @@ pytestmark = pytest.mark.anyio
 LISTED = {"metadata": {"resourceVersion": "1"}, "items": []}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("status", [200, 410])
 async def test_a_server_that_ends_each_watch_at_once_is_not_pressed(status: int):
     """Nothing heard is no reason to ask again without a pause."""

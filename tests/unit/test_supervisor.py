@@ -8,13 +8,9 @@ import signal
 import socket
 import time
 
-import pytest
-
 from gateway import supervisor
 from gateway.supervisor import Heartbeat, Supervisor
 from tests.support.processes import alive, workers_of
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def deaf(_: socket.socket, heartbeat: Heartbeat) -> None:
