@@ -40,7 +40,7 @@ async def http(upstream) -> AsyncIterator[httpx.AsyncClient]:
             traced=False,
             limits={"max_answer_bytes": 1_000_000},
             # A probe would take a fault that is meant for a caller.
-            routing={"breaker_failures": 10_000, "breaker_seconds": 600},
+            routing={"breaker_failures": 10_000, "breaker_seconds": 30},
         ) as running,
         running.client() as client,
     ):
