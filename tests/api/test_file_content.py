@@ -173,7 +173,7 @@ async def test_a_reader_who_leaves_ends_the_reading(gateway, letters, monkeypatc
 
     monkeypatch.setattr(gateway.application.state.objects, "read", slow)
     async with (
-        httpx.AsyncClient(base_url=gateway.root_url) as leaving,
+        httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as leaving,
         leaving.stream("GET", f"/v1/files/{letters}/content"),
     ):
         assert not closed.is_set()

@@ -372,6 +372,6 @@ async def test_the_body_is_bounded(servers):
             models=[GUARDIAN],
             limits={"max_body_bytes": 1000},
         ) as gateway,
-        httpx.AsyncClient(base_url=gateway.root_url) as http,
+        httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as http,
     ):
         refused(await http.post("/v1/moderations", json={"input": "a" * 1000}), 413)

@@ -62,7 +62,7 @@ async def container(folder: Path, upstream: str, arguments: list[str]) -> AsyncI
 async def becomes_ready(process: Any, ports: dict[str, int], probe: dict[str, Any]) -> None:
     """Ask as the kubelet does, until the answer is 200."""
     url = f"http://127.0.0.1:{ports[probe['httpGet']['port']]}{probe['httpGet']['path']}"
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         for _ in range(600):
             assert process.returncode is None, "it ended"
             try:

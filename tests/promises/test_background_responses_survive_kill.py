@@ -443,7 +443,9 @@ async def test_one_with_secrets_fails_when_its_process_is_killed(world, tmp_path
     """The reaper finds it, once nobody has touched it for a while; it says why."""
     world.upstream.behave(CHAT, looks)
     doomed = world.processes.gateway(world.sections)
-    async with httpx.AsyncClient(base_url=doomed.base_url.removesuffix("/v1")) as client:
+    async with httpx.AsyncClient(
+        base_url=doomed.base_url.removesuffix("/v1"), timeout=30
+    ) as client:
         answer = await created(client, **with_secret(), metadata={"a": "b"})
         response_id = answer["id"]
         if kept:

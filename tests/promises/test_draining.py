@@ -18,7 +18,7 @@ from tests.support.gateway import HOST, GatewayProcess, free_port
 from tests.support.processes import alive, workers_of
 from tests.support.upstream import FakeVllm, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 PATH = "/v1/chat/completions"
 CHAT: Any = {"model": "fake-chat", "messages": [{"role": "user", "content": "hi"}]}
@@ -34,7 +34,7 @@ async def seen(condition: Any, what: str, within: float = 30) -> None:
 
 async def closing(client: httpx.AsyncClient, public: str) -> None:
     """It answers and soon closes the connection: each worker hears of the end by itself."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while True:
         answer = await client.post(public + PATH, json=CHAT)
         assert answer.status_code == 200
@@ -59,16 +59,18 @@ async def test_an_ending_gateway_is_unready_and_serves_on(upstream, workers, own
     )
     public = gateway.root_url
     probes = f"http://{HOST}:{server.get('management_port', gateway.port)}"
-    async with gateway, httpx.AsyncClient() as kept:
+    async with gateway, httpx.AsyncClient(timeout=30) as kept:
         assert (await kept.get(f"{probes}/readyz")).status_code == 200
         answer = await kept.post(public + PATH, json=CHAT)
         assert (answer.status_code, answer.headers.get("connection")) == (200, None)
         begun = time.monotonic()
         gateway.process.send_signal(signal.SIGTERM)
-        await seen(lambda: httpx.get(f"{probes}/readyz").status_code == 503, "unready", 2)
+        await seen(
+            lambda: httpx.get(f"{probes}/readyz", timeout=30).status_code == 503, "unready", 2
+        )
         refused = (await kept.get(f"{probes}/readyz")).json()["error"]
         assert (refused["type"], refused["code"]) == ("service_unavailable", "shutting_down")
-        for client in (kept, httpx.AsyncClient()):
+        for client in (kept, httpx.AsyncClient(timeout=30)):
             await closing(client, public)
         assert await asyncio.to_thread(gateway.process.wait, 15) == 0
         assert time.monotonic() - begun > 3
@@ -83,7 +85,7 @@ async def test_a_second_signal_cuts(upstream, workers):
             {"discover": [upstream.url], "server": {"drain_seconds": 60, "workers": workers}},
             models=["fake-chat"],
         ) as gateway,
-        httpx.AsyncClient(base_url=gateway.root_url) as client,
+        httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as client,
         client.stream("POST", PATH, json={**CHAT, "stream": True}) as answer,
     ):
         parts = answer.aiter_raw()
@@ -105,7 +107,7 @@ async def test_a_connection_that_was_kept_open_may_be_used_once_more(upstream):
     async with (
         GatewayProcess({"discover": [upstream.url]}, models=["fake-chat"]) as gateway,
         httpx.AsyncClient(
-            base_url=gateway.root_url, limits=httpx.Limits(max_connections=1)
+            base_url=gateway.root_url, timeout=30, limits=httpx.Limits(max_connections=1)
         ) as client,
     ):
         async with client.stream("POST", PATH, json={**CHAT, "stream": True}) as answer:
@@ -160,7 +162,10 @@ async def test_work_goes_to_another_replica_while_streams_go_on(
         await anext(parts)
         embedding_upstream.reset()
         one.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20), httpx.AsyncClient(base_url=other.base_url) as second:
+        async with (
+            asyncio.timeout(20),
+            httpx.AsyncClient(base_url=other.base_url, timeout=30) as second,
+        ):
             while (await second.get(where)).json()["data"][0]["status"] != "completed":
                 await anext(parts)
         assert one.running
@@ -176,7 +181,7 @@ async def test_a_worker_that_dies_is_followed_by_another(upstream):
         lost = min(before)
         os.kill(lost, signal.SIGKILL)
         for _ in range(20):
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=30) as client:
                 assert (await client.post(gateway.root_url + PATH, json=CHAT)).status_code == 200
         await seen(lambda: len(workers_of(gateway.pid) - {lost}) == 2, "two workers")
         assert workers_of(gateway.pid) - before
@@ -206,7 +211,7 @@ async def test_sighup_replaces_workers_and_loses_nothing(upstream):
         deadline = time.monotonic() + 60
         while len(now := workers_of(gateway.pid)) != 2 or now & before:
             assert time.monotonic() < deadline
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=30) as client:
                 answer = await client.post(gateway.root_url + PATH, json=CHAT)
                 assert answer.status_code == 200
                 assert (await client.get(gateway.root_url + "/readyz")).status_code == 200

@@ -193,7 +193,7 @@ async def test_every_way_of_writing_a_name_is_understood(gateway, option: bytes,
 
 
 async def posted(gateway: InProcessGateway, body: bytes) -> dict[str, Any]:
-    async with httpx.AsyncClient(base_url=gateway.root_url) as http:
+    async with httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as http:
         headers = {"content-type": "multipart/form-data; boundary=b"}
         answer = await http.post("/v1/files", content=body, headers=headers)
     assert answer.status_code == 200, answer.text

@@ -481,5 +481,5 @@ async def test_without_an_identity_everybody_may_do_everything(upstream):
     """On this machine, and nothing is asked: any key will do."""
     async with InProcessGateway(discover=[upstream.url], models=["fake-chat"]) as gateway:
         assert await statuses(gateway, {}, bearer("anything")) == [200, 200]
-        async with httpx.AsyncClient(base_url=gateway.root_url) as client:
+        async with httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as client:
             assert (await client.get("/v1/providers")).status_code == 200

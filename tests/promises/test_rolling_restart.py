@@ -17,7 +17,7 @@ from tests.support.balancer import Balancer
 from tests.support.gateway import GatewayProcess
 from tests.support.upstream import FakeVllm, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 REPLICAS = 3
 CALLERS = 2

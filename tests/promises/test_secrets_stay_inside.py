@@ -78,7 +78,7 @@ async def test_the_key_is_shown_nowhere(guarded):
         models=["fake-chat"],
         env={"TEST_TOKEN": SECRET, "OTEL_TRACES_EXPORTER": "console"},
     ) as gateway:
-        async with httpx.AsyncClient(base_url=gateway.root_url) as client:
+        async with httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as client:
             for fault in (
                 None,
                 faults.unauthorized(),

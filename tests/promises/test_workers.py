@@ -16,7 +16,7 @@ from tests.support.gateway import HOST, GatewayProcess, free_port
 from tests.support.processes import alive, workers_of
 from tests.support.upstream import faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 PATH = "/v1/chat/completions"
 CHAT = {"model": "fake-chat", "messages": [{"role": "user", "content": "hi"}]}
@@ -35,13 +35,13 @@ async def test_two_workers_are_one_gateway(upstream):
         {"discover": [upstream.url]}, models=["fake-chat"], arguments=["--workers", "2"]
     ) as gateway:
         for _ in range(CALLS):
-            async with httpx.AsyncClient(base_url=gateway.root_url) as client:
+            async with httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as client:
                 assert (await client.post(PATH, json=CHAT)).status_code == 200
         asked = [request for request in upstream.requests if request.path == "/v1/models"]
         assert len(asked) >= 2  # each worker finds the models by itself
         pages = []
         for _ in range(6):
-            async with httpx.AsyncClient(base_url=gateway.root_url) as client:
+            async with httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as client:
                 pages.append((await client.get("/metrics")).text)
         count = "gen_ai_client_operation_duration_seconds_count"
         assert {counted(page, count) for page in pages} == {CALLS}
@@ -63,7 +63,7 @@ async def test_sigterm_lets_running_requests_end(upstream):
         {"discover": [upstream.url]}, models=["fake-chat"], arguments=["--workers", "2"]
     ) as gateway:
         async with (
-            httpx.AsyncClient(base_url=gateway.root_url) as client,
+            httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as client,
             client.stream("POST", PATH, json={**CHAT, "stream": True}) as answer,
         ):
             parts = answer.aiter_raw()
@@ -74,7 +74,6 @@ async def test_sigterm_lets_running_requests_end(upstream):
     assert received.endswith(b"data: [DONE]\n\n")
 
 
-@pytest.mark.alone
 async def test_past_the_grace_a_stream_is_cut_and_says_so(upstream):
     """A stream that doesn't end in time gets an error event, never a quiet end."""
     upstream.behave(PATH, faults.endless(between_events=0.05))
@@ -82,7 +81,7 @@ async def test_past_the_grace_a_stream_is_cut_and_says_so(upstream):
         {"discover": [upstream.url], "server": {"shutdown_grace_seconds": 1}}, models=["fake-chat"]
     ) as gateway:
         async with (
-            httpx.AsyncClient(base_url=gateway.root_url) as client,
+            httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as client,
             client.stream("POST", PATH, json={**CHAT, "stream": True}) as answer,
         ):
             parts = answer.aiter_raw()
@@ -108,8 +107,8 @@ async def test_a_management_port_has_the_probes(upstream, workers):
         management=management,
     ) as gateway:
         async with (
-            httpx.AsyncClient(base_url=gateway.root_url) as public,
-            httpx.AsyncClient(base_url=f"http://{HOST}:{management}") as private,
+            httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as public,
+            httpx.AsyncClient(base_url=f"http://{HOST}:{management}", timeout=30) as private,
         ):
             assert (await public.post(PATH, json=CHAT)).status_code == 200
             for path in ("/livez", "/readyz", "/metrics"):
@@ -133,7 +132,7 @@ class ManagedProcess(GatewayProcess):
         super().__init__(config, models=["fake-chat"])
         self.management = management
 
-    def get(self, path: str, timeout: float = 5.0) -> tuple[int, bytes]:
+    def get(self, path: str, timeout: float = 30.0) -> tuple[int, bytes]:
         port, self.port = self.port, self.management if path == "/livez" else self.port
         try:
             return super().get(path, timeout)

@@ -153,10 +153,12 @@ def test_reranking_in_its_three_forms(gateway: GatewayProcess, embedding: str) -
     """The kitten is nearer to the cat than the car is, whoever asks."""
     ask = {"model": embedding, "query": "cat", "documents": ["car", "kitten"]}
     for path in ("/v1/rerank", "/v2/rerank"):
-        results = httpx.post(f"{gateway.root_url}{path}", json=ask).json()["results"]
+        results = httpx.post(f"{gateway.root_url}{path}", json=ask, timeout=120).json()["results"]
         assert [result["index"] for result in results] == [1, 0]
     ask = {"model": embedding, "query": "cat", "items": ["car", "kitten"], "max_num_results": 1}
-    data = httpx.post(f"{gateway.root_url}/v1alpha/inference/rerank", json=ask).json()["data"]
+    data = httpx.post(f"{gateway.root_url}/v1alpha/inference/rerank", json=ask, timeout=120).json()[
+        "data"
+    ]
     assert [item["index"] for item in data] == [1]
     assert set(data[0]) == {"index", "relevance_score"}
 
@@ -165,17 +167,21 @@ def test_tokens_there_and_back(gateway: GatewayProcess, chat: str) -> None:
     """A text's tokens are that text again."""
     text = "The capital of France"
     ask = {"model": chat, "prompt": text, "add_special_tokens": False}
-    tokens = httpx.post(f"{gateway.root_url}/tokenize", json=ask).json()["tokens"]
-    back = httpx.post(f"{gateway.base_url}/detokenize", json={"model": chat, "tokens": tokens})
+    tokens = httpx.post(f"{gateway.root_url}/tokenize", json=ask, timeout=120).json()["tokens"]
+    back = httpx.post(
+        f"{gateway.base_url}/detokenize", json={"model": chat, "tokens": tokens}, timeout=120
+    )
     assert back.json()["prompt"] == text
 
 
 def test_anthropic_messages(gateway: GatewayProcess, chat: str) -> None:
     """A message is answered, its tokens are counted."""
     ask = {"model": chat, "messages": QUESTION}
-    message = httpx.post(f"{gateway.base_url}/messages", json={**ask, "max_tokens": 20}).json()
+    message = httpx.post(
+        f"{gateway.base_url}/messages", json={**ask, "max_tokens": 20}, timeout=120
+    ).json()
     assert message["content"][0]["text"]
-    counted = httpx.post(f"{gateway.base_url}/messages/count_tokens", json=ask).json()
+    counted = httpx.post(f"{gateway.base_url}/messages/count_tokens", json=ask, timeout=120).json()
     assert counted["input_tokens"] == message["usage"]["input_tokens"]
 
 

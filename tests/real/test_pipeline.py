@@ -105,7 +105,7 @@ async def run(
 
 async def stored(gateway: GatewayProcess, name: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """The store of this name, and its files by their sources."""
-    async with httpx.AsyncClient(base_url=gateway.root_url) as client:
+    async with httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as client:
         stores = (await client.get("/v1/vector_stores?limit=100")).json()["data"]
         [store] = [one["id"] for one in stores if one["name"] == name]
         files = (await client.get(f"/v1/vector_stores/{store}/files?limit=100")).json()["data"]
@@ -116,7 +116,7 @@ async def stored(gateway: GatewayProcess, name: str) -> tuple[str, dict[str, dic
 
 async def found(gateway: GatewayProcess, store: str, query: str) -> list[dict[str, Any]]:
     body = {"query": query, "search_mode": "keyword"}
-    async with httpx.AsyncClient(base_url=gateway.root_url) as client:
+    async with httpx.AsyncClient(base_url=gateway.root_url, timeout=30) as client:
         answer = await client.post(f"/v1/vector_stores/{store}/search", json=body)
         return answer.json()["data"]
 

@@ -21,6 +21,7 @@ from typing import IO, Any, Self
 import yaml
 
 HOST = "127.0.0.1"
+SERVES = "Application startup complete"  # each worker logs this
 START_SECONDS = 180.0  # on a busy machine; each imports for some seconds of processor time
 
 
@@ -41,8 +42,9 @@ class GatewayProcess:
         with GatewayProcess({"discover": [upstream.url]}, models=["fake-chat"]) as gateway:
             client = OpenAI(base_url=gateway.base_url, api_key="none")
 
-    `models` are waited for until `GET /v1/models` lists them. Inside a test that runs the upstream
-    in its own event loop, use ``async with``: it waits in a thread.
+    `models` are waited for until `GET /v1/models` lists them, and workers until all of them serve.
+    Inside a test that runs the upstream in its own event loop, use ``async with``: it waits in a
+    thread.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class GatewayProcess:
         path = self.folder / "output.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def get(self, path: str, timeout: float = 5.0) -> tuple[int, bytes]:
+    def get(self, path: str, timeout: float = 30.0) -> tuple[int, bytes]:
         """Status and body of a GET, without any client library."""
         caller = http.client.HTTPConnection(HOST, self.port, timeout=timeout)
         try:
@@ -105,6 +107,13 @@ class GatewayProcess:
             return answer.status, answer.read()
         finally:
             caller.close()
+
+    @property
+    def workers(self) -> int:
+        """How many processes serve."""
+        if "--workers" in self.arguments:
+            return int(self.arguments[self.arguments.index("--workers") + 1])
+        return int(self.config["server"].get("workers", 1))
 
     # -- life --------------------------------------------------------------------------------
 
@@ -116,6 +125,7 @@ class GatewayProcess:
         script = Path(sys.executable).with_name("understudy")
         if not script.exists():
             raise GatewayError(f"{script.name} is not installed beside {Path(sys.executable).name}")
+        said = len(self.log())
         self._output = (self.folder / "output.log").open("ab")
         self._process = subprocess.Popen(
             [script, "serve", "--config", file, *self.arguments],
@@ -128,6 +138,8 @@ class GatewayProcess:
         try:
             self._wait(lambda: self.get("/livez")[0] == 200, "/livez")
             self._wait(lambda: self.models <= self.listed_models(), f"models {sorted(self.models)}")
+            if self.workers > 1:
+                self._wait(lambda: self.log()[said:].count(SERVES) >= self.workers, "all workers")
         except BaseException:
             self.kill()
             raise
@@ -138,7 +150,7 @@ class GatewayProcess:
         status, body = self.get("/v1/models")
         return {model["id"] for model in json.loads(body)["data"]} if status == 200 else set()
 
-    def terminate(self, timeout: float = 20.0) -> int:
+    def terminate(self, timeout: float = 30.0) -> int:
         """SIGTERM, wait, and give the exit status."""
         return self._end(signal.SIGTERM, timeout)
 

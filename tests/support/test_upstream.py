@@ -63,7 +63,7 @@ async def ask(server: FakeVllm, recorded: Sample) -> httpx.Response:
     if recorded.name == "chat-nonstream-client-request-id":
         headers["x-request-id"] = "my-req-123"
     body = b'{"model": "smollm2-135m", "messages": [' if "malformed" in recorded.name else None
-    async with httpx.AsyncClient(base_url=server.root_url) as client:
+    async with httpx.AsyncClient(base_url=server.root_url, timeout=30) as client:
         assert recorded.method
         assert recorded.path
         return await client.request(
@@ -164,7 +164,7 @@ async def test_one_http_chunk_carries_one_event() -> None:
 
 async def test_a_request_is_recorded_as_it_came() -> None:
     """Method, path, headers and body of each request can be read back."""
-    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient() as client:
+    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient(timeout=30) as client:
         await client.post(f"{server.url}/chat/completions", json=QUESTION, headers={"X-A": "b"})
         request = await server.wait_for_request()
     assert (request.method, request.path, request.json) == ("POST", CHAT, QUESTION)
@@ -176,7 +176,7 @@ async def test_a_request_is_recorded_as_it_came() -> None:
 @pytest.mark.alone
 async def test_a_client_that_leaves_is_noticed() -> None:
     """`gone` tells when the client's socket closed before the answer was complete."""
-    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient() as client:
+    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient(timeout=30) as client:
         server.behave(CHAT, faults.hangs_before_head())
         call = asyncio.create_task(client.post(server.root_url + CHAT, json=QUESTION))
         request = await server.wait_for_request()
@@ -199,7 +199,7 @@ BREAKS = [
 @pytest.mark.parametrize(("fault", "error"), BREAKS, ids=["rst", "fin", "rst-mid", "fin-mid"])
 async def test_broken_connections(fault: Any, error: type[Exception], body: Any) -> None:
     """RST and FIN reach the client as what they are, before the head and after it."""
-    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient() as client:
+    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient(timeout=30) as client:
         server.behave(CHAT, fault, times=1)
         with pytest.raises(error):
             await client.post(server.root_url + CHAT, json=body)
@@ -221,7 +221,7 @@ async def test_broken_connections(fault: Any, error: type[Exception], body: Any)
 )
 async def test_unusual_bytes_carry_the_same_stream(fault: Any) -> None:
     """However a stream is cut, its text is the honest one."""
-    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient() as client:
+    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient(timeout=30) as client:
         honest = await client.post(server.root_url + CHAT, json=STREAM)
         server.behave(CHAT, fault)
         unusual = await client.post(server.root_url + CHAT, json=STREAM)
@@ -230,7 +230,7 @@ async def test_unusual_bytes_carry_the_same_stream(fault: Any) -> None:
 
 async def test_overload_is_a_status_or_the_first_event() -> None:
     """An overloaded vLLM answers 503 to JSON, and 200 with an error event to a stream."""
-    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient() as client:
+    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient(timeout=30) as client:
         server.behave(CHAT, faults.overloaded(), times=2)
         whole = await client.post(server.root_url + CHAT, json=QUESTION)
         stream = await client.post(server.root_url + CHAT, json=STREAM)
@@ -242,7 +242,7 @@ async def test_overload_is_a_status_or_the_first_event() -> None:
 
 async def test_a_gigantic_answer_is_valid_json() -> None:
     """A huge answer is as long as it says, and whole."""
-    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient() as client:
+    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient(timeout=30) as client:
         server.behave(CHAT, faults.gigantic(3_000_000))
         answer = await client.post(server.root_url + CHAT, json=QUESTION)
     assert len(answer.content) == 3_000_000
@@ -251,7 +251,7 @@ async def test_a_gigantic_answer_is_valid_json() -> None:
 
 async def test_it_dies_and_comes_back_on_the_same_port() -> None:
     """`stop` refuses connections; `start` serves again at the same address."""
-    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient() as client:
+    async with FakeVllm(["smollm2-135m"]) as server, httpx.AsyncClient(timeout=30) as client:
         assert (await client.get(f"{server.url}/models")).status_code == 200
         await server.stop()
         with pytest.raises(httpx.ConnectError):
@@ -262,7 +262,10 @@ async def test_it_dies_and_comes_back_on_the_same_port() -> None:
 
 async def test_a_key_protects_v1_alone() -> None:
     """With `--api-key`, /v1 wants it; /tokenize and /health do not."""
-    async with FakeVllm(["smollm2-135m"], api_key="k") as server, httpx.AsyncClient() as client:
+    async with (
+        FakeVllm(["smollm2-135m"], api_key="k") as server,
+        httpx.AsyncClient(timeout=30) as client,
+    ):
         refused = await client.get(f"{server.url}/models")
         allowed = await client.get(f"{server.url}/models", headers={"authorization": "Bearer k"})
         open_route = await client.post(f"{server.root_url}/tokenize", json={"prompt": "x"})
@@ -278,7 +281,7 @@ async def test_it_speaks_tls(private_ca: trustme.CA) -> None:
     private_ca.configure_trust(trusted)
     async with (
         FakeVllm(["fake-chat"], ssl_context=context) as server,
-        httpx.AsyncClient(verify=trusted) as client,
+        httpx.AsyncClient(verify=trusted, timeout=30) as client,
     ):
         assert server.url.startswith("https://")
         assert (await client.get(f"{server.url}/models")).status_code == 200
@@ -291,7 +294,7 @@ async def test_behaviours_queue_up(upstream: FakeVllm) -> None:
     """Behaviours with `times` are met one after the other, and then comes honesty."""
     upstream.behave(CHAT, faults.unavailable(retry_after="3"), times=1)
     upstream.behave(CHAT, faults.rate_limited(), times=2)
-    async with httpx.AsyncClient(base_url=upstream.root_url) as client:
+    async with httpx.AsyncClient(base_url=upstream.root_url, timeout=30) as client:
         answers = [await client.post(CHAT, json={"messages": [{"content": "x"}]}) for _ in "1234"]
     assert [answer.status_code for answer in answers] == [503, 429, 429, 200]
     assert [answer.headers.get("retry-after") for answer in answers] == ["3", "2", "2", None]
@@ -300,7 +303,7 @@ async def test_behaviours_queue_up(upstream: FakeVllm) -> None:
 async def test_a_probe_meets_no_fault(upstream: FakeVllm) -> None:
     """A GET on a POST route is answered 405, and uses up none of the behaviour's times."""
     upstream.behave(CHAT, faults.unavailable(), times=1)
-    async with httpx.AsyncClient(base_url=upstream.root_url) as client:
+    async with httpx.AsyncClient(base_url=upstream.root_url, timeout=30) as client:
         probe = await client.get(CHAT)
         call = await client.post(CHAT, json={"messages": [{"content": "x"}]})
     assert (probe.status_code, call.status_code) == (405, 503)
