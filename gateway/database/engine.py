@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import sqlite3
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -205,15 +207,35 @@ def _unavailable(error: Exception, outage: Outage) -> UpstreamUnavailable:
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin where this module says
+    connection.run_async(_write_ahead)
     cursor = connection.cursor()
     for pragma in (
-        "journal_mode = WAL",  # readers don't wait for a writer
         "synchronous = FULL",  # what was acknowledged survives a power cut
         "foreign_keys = ON",
         f"busy_timeout = {_BUSY_SECONDS * 1000}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+async def _write_ahead(driver: Any) -> None:
+    """Readers don't wait for a writer, once a new file's journal is changed to this.
+
+    Of several connections that change it at the same time SQLite refuses all but one, at once or
+    after they have waited for each other, whichever its time limit is: they have to try again.
+    """
+    async with driver.execute("PRAGMA busy_timeout = 100"):
+        pass
+    deadline = asyncio.get_running_loop().time() + _BUSY_SECONDS
+    while True:
+        try:
+            async with driver.execute("PRAGMA journal_mode = WAL"):
+                return
+        except sqlite3.OperationalError as error:
+            late = asyncio.get_running_loop().time() > deadline
+            if late or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+        await asyncio.sleep(random.uniform(0.005, 0.05))  # noqa: S311
 
 
 def _begin_sqlite(connection: Connection) -> None:

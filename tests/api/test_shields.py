@@ -265,6 +265,7 @@ async def test_one_violation_of_several_shields_is_enough(http, service, activit
     assert await service.violation(ME, activity, [], [BAD]) is None
 
 
+@pytest.mark.alone
 async def test_shields_judge_at_once_and_the_first_no_ends_the_others(
     http, service, activity, server, detectors
 ):

@@ -101,6 +101,19 @@ async def test_errors_show_no_values(database: Database):
     assert "a private name" not in str(caught.value)
 
 
+async def test_many_connections_may_open_a_new_file_at_once(tmp_path: Path):
+    """SQLite refuses some of those that change its journal at the same time; they try again.
+
+    It takes a hundred new files to see it with near certainty.
+    """
+    for number in range(100):
+        folder = tmp_path / str(number)
+        databases = [Database(DatabaseSettings(), folder) for _ in range(8)]
+        assert all(await asyncio.gather(*(database.answers() for database in databases)))
+        for database in databases:
+            await database.aclose()
+
+
 async def test_a_mistake_in_a_statement_is_no_outage(postgres_url: str, tmp_path: Path):
     """A wrong statement is a fault of the gateway's own and isn't hidden as an outage."""
     database = Database(DatabaseSettings(url=postgres_url), tmp_path)
@@ -150,6 +163,7 @@ async def test_a_server_killed_in_a_transaction_is_an_outage(
     await database.aclose()
 
 
+@pytest.mark.alone
 async def test_a_server_that_hangs_in_a_transaction_is_an_outage(
     own_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -169,6 +183,7 @@ async def test_a_server_that_hangs_in_a_transaction_is_an_outage(
     await database.aclose()
 
 
+@pytest.mark.alone
 async def test_a_hanging_server_is_an_outage(
     own_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -229,6 +244,7 @@ async def test_a_callers_own_os_error_is_not_taken_for_an_outage(database: Datab
             raise FileNotFoundError("elsewhere")
 
 
+@pytest.mark.alone
 async def test_a_cancelled_write_leaves_nothing_locked(database):
     """Wherever a caller's leaving hits it: all of it stays or nothing, and the next can write."""
     chance = random.Random(7)

@@ -246,6 +246,7 @@ async def test_a_handler_that_cancels_itself_is_tried_again(replica: Replica):
     assert attempts == [1, 2]
 
 
+@pytest.mark.alone
 async def test_a_worker_that_ends_gives_its_jobs_back(three: list[Replica]):
     """Another one has them at once, long before the lease is over, and the attempt is forgotten."""
     first, second = Recorder(seconds=LONG), Recorder()
@@ -262,6 +263,7 @@ async def test_a_worker_that_ends_gives_its_jobs_back(three: list[Replica]):
     assert {job.id for job in first.jobs} == {job.id for job in second.jobs}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("error", [TryAgain(60, "broke off"), RuntimeError("broke off")])
 async def test_a_handler_that_fails_of_being_stopped_gives_its_job_back(
     three: list[Replica], error: Exception

@@ -175,6 +175,7 @@ async def test_a_server_that_takes_no_connections_is_unreachable():
             assert time.monotonic() - started > 0.8
 
 
+@pytest.mark.alone
 async def test_many_calls_to_a_hung_server_end_in_time():
     """Also those that wait for a thread."""
     async with (

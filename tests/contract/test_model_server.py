@@ -187,6 +187,7 @@ async def test_a_stream_that_breaks_off_raises(server, upstream, fault):
     answer.close()
 
 
+@pytest.mark.alone
 async def test_closing_stops_the_server(server, upstream):
     """An answer that isn't at its end is broken off, which the server sees at once."""
     upstream.behave(PATH, faults.endless())
@@ -198,6 +199,7 @@ async def test_closing_stops_the_server(server, upstream):
     assert server.open_connections == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("body", [JSON, STREAM], ids=["json", "stream"])
 async def test_cancelling_is_safe(server, upstream, body):
     """While it waits for an answer; the next request is none the worse."""

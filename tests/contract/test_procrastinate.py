@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 LEASE_SECONDS = 1.2
 
 
+@pytest.mark.alone
 async def test_postgresql_tells_of_new_jobs(postgres_url: str, monkeypatch: pytest.MonkeyPatch):
     """Without looking and without being woken, a worker elsewhere starts a job at once."""
     monkeypatch.setattr("adapters.procrastinate.queue._POLL_SECONDS", LONG)
@@ -91,6 +92,7 @@ async def test_who_was_away_takes_nobody_for_dead(postgres_url: str):
         assert await late.renew([job.id]) == set()
 
 
+@pytest.mark.alone
 async def test_a_worker_that_froze_while_it_ended_a_job_holds_nobody_up(postgres_url: str):
     """Not those that look for the dead; the job is its own, and done, when it goes on."""
     async with replicas_on(postgres_url, 2) as (frozen, other):

@@ -115,6 +115,7 @@ async def test_calls_run_side_by_side(session: ToolSession):
     assert [one.text for one in outputs] == ["slept"] * 10 + [str(number) for number in range(10)]
 
 
+@pytest.mark.alone
 async def test_cancelling_a_call_cancels_that_call_alone(session: ToolSession):
     """At once; the others go on, and so does the session."""
     other = asyncio.create_task(session.call_tool("sleep", {"seconds": 0.4}))
@@ -208,6 +209,7 @@ async def test_a_slow_tool_is_given_up(serving: ToolServing):
         assert (await session.call_tool("echo", {"text": "on"})).text == "on"
 
 
+@pytest.mark.alone
 async def test_a_server_that_goes_away_fails_its_calls(serving: ToolServing):
     """At once, not when the time is over."""
     async with servers(call_seconds=20).open(address_of(serving)) as session:

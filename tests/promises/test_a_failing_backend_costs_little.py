@@ -214,6 +214,7 @@ async def test_a_server_that_closes_its_connections_loses_no_request(upstream):
         assert await state(gateway, twin) == "closed"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 async def test_an_overloaded_backend_is_left_alone_for_as_long_as_it_asks(upstream, stream):
     """It isn't broken: nothing is probed, and when the time is up it gets requests again."""

@@ -333,6 +333,7 @@ async def test_killed_at_random_all_of_them_end_well(world):
 # --------------------------------------------------------------------------- deploys
 
 
+@pytest.mark.alone
 async def test_a_deploy_hands_over_soon(world):
     """SIGTERM in the middle of a turn: another worker has it long before a lease would be over,
     and it doesn't count as an attempt."""

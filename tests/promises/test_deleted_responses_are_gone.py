@@ -154,6 +154,7 @@ async def test_the_background_needs_a_place(client):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "background")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 async def test_deleting_one_in_the_background_ends_its_work(upstream, client, database, stream):
     """And whatever its worker still had to write is written nowhere."""

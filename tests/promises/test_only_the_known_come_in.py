@@ -311,7 +311,7 @@ async def test_the_use_of_a_key_is_noted(gateway):
     assert (await service.list())[0].last_used_at is None
     async with gateway.application.authenticator._prover.running():
         pass
-    assert abs((await service.list())[0].last_used_at - time.time()) < 5
+    assert abs((await service.list())[0].last_used_at - time.time()) < 60
 
 
 async def test_management_stays_off_the_public_port(upstream, tmp_path):

@@ -31,7 +31,7 @@ from tests.support.tool_servers import (
     tool,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 SOON = 4.0
 LIMITS: dict[str, Any] = {
@@ -538,7 +538,6 @@ async def test_one_whose_schema_takes_for_ever_to_check():
     assert "aaa" in output.text
 
 
-@pytest.mark.alone
 async def test_one_that_never_takes_a_goodbye():
     """Leaving takes a bounded time."""
 
@@ -557,7 +556,6 @@ async def test_one_that_never_takes_a_goodbye():
         assert [one for one in serving.requests if one["method"] == "DELETE"]
 
 
-@pytest.mark.alone
 async def test_one_that_is_slow_does_not_hold_up_the_others():
     """The event loop goes on while a server sends a lot."""
     async with (
@@ -574,7 +572,6 @@ async def test_one_that_is_slow_does_not_hold_up_the_others():
             await bad
 
 
-@pytest.mark.alone
 async def test_a_caller_that_leaves_while_it_is_slow():
     """Cancelling the call ends the waiting at once, and the server learns of it."""
     async with (

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real, pytest.mark.timeout(600)]
 
 STORY = [{"role": "user", "content": "Tell me a very long story about the sea."}]
 QUEUE = 4
-SOON_SECONDS = 3.0
+SOON_SECONDS = 10.0
 """On a busy machine; what is cut off would go on for a minute."""
 IN_FLIGHT = re.compile(r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} ([0-9.]+)", re.MULTILINE)
 
@@ -34,7 +34,7 @@ async def until_idle(root_url: str) -> float:
     """Wait until vLLM works on nothing; the seconds that took."""
     start = time.monotonic()
     while running(root_url) > 0:
-        assert time.monotonic() - start < 5, "vLLM still works for a client that left"
+        assert time.monotonic() - start < 20, "vLLM still works for a client that left"
         await asyncio.sleep(0.01)
     return time.monotonic() - start
 
@@ -83,7 +83,7 @@ def before(fragile: VllmServer) -> Iterator[GatewayProcess]:
     config = {
         "discover": [f"{fragile.url}/v1"],
         "discover_interval_seconds": 1,
-        "timeouts": {"connect": 2, "first_byte": 3, "idle": 3, "total": 120},
+        "timeouts": {"connect": 2, "first_byte": 8, "idle": 8, "total": 120},
     }
     with GatewayProcess(config, models=[fragile.model]) as gateway:
         yield gateway
@@ -136,7 +136,7 @@ async def test_a_paused_server_costs_the_time_limit_and_no_more(
         with pytest.raises(APIStatusError) as late:
             await caller.chat.completions.create(model=fragile.model, messages=STORY, max_tokens=2)
         assert late.value.status_code == 504
-        assert 2.9 < time.monotonic() - start < 6
+        assert 7.9 < time.monotonic() - start < 15
     finally:
         fragile.resume()
     answer = await caller.chat.completions.create(model=fragile.model, messages=STORY, max_tokens=2)

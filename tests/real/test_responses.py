@@ -105,7 +105,10 @@ def test_a_call_in_auto_mode(client: OpenAI, chat: str) -> None:
 
 
 def test_documents_are_searched_and_cited(client: OpenAI, chat: str, store: str) -> None:
-    """The gateway searches, the model answers, and the answer names the file."""
+    """The gateway searches, the model answers, and the answer names the file.
+
+    What so small a model looks for and says differs between processors; there is room for both.
+    """
     made = client.responses.create(
         model=chat,
         input="How many days of leave does a volunteer get?",
@@ -113,7 +116,8 @@ def test_documents_are_searched_and_cited(client: OpenAI, chat: str, store: str)
         tool_choice={"type": "file_search"},
         include=["file_search_call.results"],
         temperature=0,
-        max_output_tokens=150,
+        max_output_tokens=800,
+        extra_body={"repetition_penalty": 1.1},
     )
     search, message = made.output
     assert search.type == "file_search_call"

@@ -134,6 +134,7 @@ async def test_a_conversion_that_takes_too_long_is_given_up(make, serve, source)
     assert "ingestion.timeout_seconds" in error.message
 
 
+@pytest.mark.alone
 async def test_cancelling_stops_the_polls(make, serve, source):
     """Nobody is asked about a file that nobody waits for."""
     serve.seconds = 30

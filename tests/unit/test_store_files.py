@@ -188,6 +188,7 @@ async def test_attaching_waits_for_what_is_quick(database):
     assert (shown.status, shown.usage_bytes) == ("completed", 7)
 
 
+@pytest.mark.alone
 async def test_attaching_waits_no_longer_than_it_may(database):
     """Then it says that the file is in progress."""
     stores = Stores(database, wait=0.3)

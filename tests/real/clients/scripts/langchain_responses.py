@@ -27,11 +27,10 @@ def chat_at(url: str, **options: Any) -> ChatOpenAI:
         model=os.environ["CHAT_MODEL"],
         api_key="none",
         temperature=0,
-        max_tokens=400,
-        stop=[". "],  # a small model doesn't know when to
         max_retries=0,
         use_responses_api=True,
-        **options,
+        # A small model doesn't know when to stop.
+        **{"max_tokens": 400, "stop": [". "], **options},
     )
 
 
@@ -54,8 +53,8 @@ def graph(chat: ChatOpenAI) -> list[str]:
     return [one.type for one in done["messages"]]
 
 
-def file_search(chat: ChatOpenAI) -> dict[str, Any]:
-    """A hosted tool, by LangChain's way of binding it."""
+def file_search() -> dict[str, Any]:
+    """A hosted tool, by LangChain's way of binding it; there is room for a query of any length."""
     client = OpenAI(base_url=os.environ["BASE_URL"], api_key="none")
     file = client.files.create(file=("handbook.md", DOCUMENT), purpose="assistants")
     store = client.vector_stores.create(
@@ -63,6 +62,8 @@ def file_search(chat: ChatOpenAI) -> dict[str, Any]:
     )
     client.vector_stores.files.create_and_poll(vector_store_id=store.id, file_id=file.id)
     hosted = {"type": "file_search", "vector_store_ids": [store.id], "max_num_results": 2}
+    sampling = {"repetition_penalty": 1.1}
+    chat = chat_at(os.environ["BASE_URL"], max_tokens=800, stop=None, extra_body=sampling)
     bound = chat.bind_tools([hosted], tool_choice={"type": "file_search"})
     answer = bound.invoke("How many days of leave does a volunteer get?")
     client.vector_stores.delete(store.id)
@@ -96,5 +97,5 @@ def heard() -> dict[str, Any]:
         "continued": bool(more.text),
         "agent": done["messages"][-1].text,
         "graph": graph(chat),
-        "search": file_search(chat),
+        "search": file_search(),
     }
