@@ -25,7 +25,7 @@ from gateway.settings import BackendSettings, LimitSettings, TimeoutSettings
 from tests.support.gateway import free_port
 from tests.support.upstream import FakeVllm, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 PATH = "/v1/chat/completions"
 CHAT = {"model": "fake-chat", "messages": [{"role": "user", "content": "hi"}]}
@@ -187,7 +187,6 @@ async def test_a_stream_that_breaks_off_raises(server, upstream, fault):
     answer.close()
 
 
-@pytest.mark.alone
 async def test_closing_stops_the_server(server, upstream):
     """An answer that isn't at its end is broken off, which the server sees at once."""
     upstream.behave(PATH, faults.endless())
@@ -199,7 +198,6 @@ async def test_closing_stops_the_server(server, upstream):
     assert server.open_connections == 0
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("body", [JSON, STREAM], ids=["json", "stream"])
 async def test_cancelling_is_safe(server, upstream, body):
     """While it waits for an answer; the next request is none the worse."""

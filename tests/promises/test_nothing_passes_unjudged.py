@@ -15,7 +15,7 @@ from tests.support.gateway import free_port
 from tests.support.inprocess import InProcessGateway, until
 from tests.support.upstream import FakeVllm, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 GUARD = "llama-guard-3-8b"
 PATH = "/v1/chat/completions"
@@ -113,7 +113,6 @@ async def test_a_detector_that_is_not_there(http):
     await each_is_refused(http, "nowhere", 503)
 
 
-@pytest.mark.alone
 async def test_who_leaves_ends_the_judgement(gateway, server):
     """The guard's server stops working for nobody."""
     server.reset()

@@ -22,7 +22,7 @@ from gateway.errors import (
 from gateway.settings import BackendSettings, LimitSettings, TimeoutSettings
 from tests.support.upstream import Exchange, FakeVllm, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 PATH = "/v1/chat/completions"
 BODY = b'{"model":"fake-chat","messages":[{"role":"user","content":"hi"}]}'
@@ -88,7 +88,6 @@ async def test_the_one_used_last_is_used_next(pool):
     assert await pool.acquire() is two
 
 
-@pytest.mark.alone
 async def test_an_idle_connection_is_closed(pool, upstream, monkeypatch):
     """Before the server closes it."""
     monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.2)
