@@ -9,6 +9,7 @@ the proxy in front of it. What it finds are words, where the real ones have mode
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import threading
@@ -123,8 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        with contextlib.suppress(ConnectionError):  # a caller may have left meanwhile
+            self.end_headers()
+            self.wfile.write(data)
 
     def log_message(self, *_) -> None:
         pass
