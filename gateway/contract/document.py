@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from typing import Any, cast
@@ -52,7 +53,15 @@ def openapi_document(handlers: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
                 describe_parameters(operation, handler)
                 describe_answers(operation, handler, path)
                 bodies.describe(operation, handler)
-    return cast("dict[str, Any]", json.loads(msgspec.json.encode(document)))
+    written = msgspec.json.encode(document)
+    return cast("dict[str, Any]", json.loads(written, object_hook=_dedented))
+
+
+def _dedented(part: dict[str, Any]) -> dict[str, Any]:
+    """Docstrings keep the indentation of their source up to Python 3.12, and lose it after."""
+    if isinstance(words := part.get("description"), str):
+        part["description"] = inspect.cleandoc(words)
+    return part
 
 
 def _usual_first(path: str) -> tuple[bool, bool, str]:
