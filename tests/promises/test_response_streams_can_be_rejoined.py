@@ -188,7 +188,7 @@ async def test_the_sdk_follows_and_comes_back(upstream, running):
 async def test_a_follower_sees_a_resumed_response_to_its_end(sections, upstream):
     """Its worker is killed while it is followed: numbers rise, one end, and the right object."""
     upstream.behave(CHAT, Script(Said("One two three. " * 50, between=0.05), Said("A gull.")))
-    idle = {"lease_seconds": 0.6, "embedded_worker": False}
+    idle = {"lease_seconds": 2, "embedded_worker": False}
     made = {**sections, "ingestion": idle}
     with MortalProcesses() as processes:
         worker = processes.worker(made)
