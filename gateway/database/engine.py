@@ -224,18 +224,18 @@ async def _write_ahead(driver: Any) -> None:
     Of several connections that change it at the same time SQLite refuses all but one, at once or
     after they have waited for each other, whichever its time limit is: they have to try again.
     """
-    async with driver.execute("PRAGMA busy_timeout = 100"):
-        pass
+    await driver.execute_fetchall("PRAGMA busy_timeout = 100")
     deadline = asyncio.get_running_loop().time() + _BUSY_SECONDS
     while True:
         try:
-            async with driver.execute("PRAGMA journal_mode = WAL"):
-                return
+            await driver.execute_fetchall("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
             late = asyncio.get_running_loop().time() > deadline
             if late or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
-        await asyncio.sleep(random.uniform(0.005, 0.05))  # noqa: S311
+        else:
+            return
+        await asyncio.sleep(random.uniform(0.005, 0.05))  # noqa: S311  (no secret)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
@@ -39,6 +41,11 @@ def chat(vllm_chat: RealVllm) -> str:
 @pytest.fixture(scope="module")
 def embedding(vllm_embeddings: RealVllm) -> str:
     return vllm_embeddings.model
+
+
+def asked(gateway: GatewayProcess, path: str, body: dict[str, Any]) -> Any:
+    """What a POST is answered, where no client library has it."""
+    return httpx.post(gateway.root_url + path, json=body, timeout=120).json()
 
 
 def test_models_know_their_kind_and_dimension(client: OpenAI, chat: str, embedding: str) -> None:
@@ -153,12 +160,10 @@ def test_reranking_in_its_three_forms(gateway: GatewayProcess, embedding: str) -
     """The kitten is nearer to the cat than the car is, whoever asks."""
     ask = {"model": embedding, "query": "cat", "documents": ["car", "kitten"]}
     for path in ("/v1/rerank", "/v2/rerank"):
-        results = httpx.post(f"{gateway.root_url}{path}", json=ask, timeout=120).json()["results"]
+        results = asked(gateway, path, ask)["results"]
         assert [result["index"] for result in results] == [1, 0]
     ask = {"model": embedding, "query": "cat", "items": ["car", "kitten"], "max_num_results": 1}
-    data = httpx.post(f"{gateway.root_url}/v1alpha/inference/rerank", json=ask, timeout=120).json()[
-        "data"
-    ]
+    data = asked(gateway, "/v1alpha/inference/rerank", ask)["data"]
     assert [item["index"] for item in data] == [1]
     assert set(data[0]) == {"index", "relevance_score"}
 
@@ -167,21 +172,17 @@ def test_tokens_there_and_back(gateway: GatewayProcess, chat: str) -> None:
     """A text's tokens are that text again."""
     text = "The capital of France"
     ask = {"model": chat, "prompt": text, "add_special_tokens": False}
-    tokens = httpx.post(f"{gateway.root_url}/tokenize", json=ask, timeout=120).json()["tokens"]
-    back = httpx.post(
-        f"{gateway.base_url}/detokenize", json={"model": chat, "tokens": tokens}, timeout=120
-    )
-    assert back.json()["prompt"] == text
+    tokens = asked(gateway, "/tokenize", ask)["tokens"]
+    back = asked(gateway, "/v1/detokenize", {"model": chat, "tokens": tokens})
+    assert back["prompt"] == text
 
 
 def test_anthropic_messages(gateway: GatewayProcess, chat: str) -> None:
     """A message is answered, its tokens are counted."""
     ask = {"model": chat, "messages": QUESTION}
-    message = httpx.post(
-        f"{gateway.base_url}/messages", json={**ask, "max_tokens": 20}, timeout=120
-    ).json()
+    message = asked(gateway, "/v1/messages", {**ask, "max_tokens": 20})
     assert message["content"][0]["text"]
-    counted = httpx.post(f"{gateway.base_url}/messages/count_tokens", json=ask, timeout=120).json()
+    counted = asked(gateway, "/v1/messages/count_tokens", ask)
     assert counted["input_tokens"] == message["usage"]["input_tokens"]
 
 
