@@ -14,7 +14,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 # How many tests run beside each other: most of them wait most of the time.
-JOBS ?= 4
+JOBS ?= 3
 
 # The tests start some hundred processes: with this set, each of them would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE

@@ -75,9 +75,9 @@ async def gateway(
         tools={
             "connectors": [{"id": "demo", "url": tools.url}],
             "allowed_hosts": [HOST],
-            "call_seconds": 1.0,
-            "list_seconds": 1.0,
-            "connect_seconds": 2.0,
+            "call_seconds": 4.0,
+            "list_seconds": 4.0,
+            "connect_seconds": 4.0,
         },
         web_search={"kind": "searxng", "url": engine.url},
     ) as gateway:

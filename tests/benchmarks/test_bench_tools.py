@@ -220,6 +220,7 @@ def load(up, *more, port=None):
     return run_load(CORES.tools, [str(part) for part in (*options, *more)], patience=20)
 
 
+@pytest.mark.alone
 def test_load_measures_json(up):
     body = json.dumps(chat_body())
     before = up.stats()

@@ -46,34 +46,34 @@ async def stores(
         await one.aclose()
 
 
-def per_minute(key: str, limit: int = 10, **rest: int) -> Take:
-    return Take(key=key, limit=limit, seconds=60.0, **rest)
+def per_hour(key: str, limit: int = 10, **rest: int) -> Take:
+    return Take(key=key, limit=limit, seconds=3600.0, **rest)
 
 
 async def test_units_are_granted_up_to_the_limit(stores: list[CounterStore]):
     """What is asked for beyond is granted in part, and then not at all."""
     first, second, third = [
-        (await store.take([per_minute("a", amount=4, least=1)]))[0] for store in stores
+        (await store.take([per_hour("a", amount=4, least=1)]))[0] for store in stores
     ]
     assert (first.granted, second.granted, third.granted) == (4, 4, 2)
     assert third.used == pytest.approx(10, abs=0.2)
-    [fourth] = await stores[0].take([per_minute("a", amount=1, least=1)])
+    [fourth] = await stores[0].take([per_hour("a", amount=1, least=1)])
     assert fourth.granted == 0
 
 
 async def test_fewer_than_the_least_is_none(stores: list[CounterStore]):
     """A request that needs eight can do nothing with five."""
-    await stores[0].take([per_minute("a", amount=5)])
-    [found] = await stores[1].take([per_minute("a", amount=9, least=8)])
+    await stores[0].take([per_hour("a", amount=5)])
+    [found] = await stores[1].take([per_hour("a", amount=9, least=8)])
     assert found.granted == 0
     assert found.used == pytest.approx(5, abs=0.2)
-    [found] = await stores[1].take([per_minute("a", amount=9, least=5)])
+    [found] = await stores[1].take([per_hour("a", amount=9, least=5)])
     assert found.granted == 5
 
 
 async def test_the_first_of_a_counter_follows_the_same_rule(stores: list[CounterStore]):
     """A counter that isn't there yet grants no more than one that is."""
-    takes = [per_minute("new", amount=12, least=11), per_minute("newer", amount=12, least=10)]
+    takes = [per_hour("new", amount=12, least=11), per_hour("newer", amount=12, least=10)]
     refused, granted = await stores[0].take(takes)
     assert (refused.granted, granted.granted) == (0, 10)
 
@@ -99,28 +99,28 @@ async def test_a_sum_does_not_fade(stores: list[CounterStore]):
 
 async def test_what_is_owed_is_counted_past_the_limit(stores: list[CounterStore]):
     """An answer longer than was thought is paid for later by those who come after."""
-    [found] = await stores[0].take([per_minute("a", owed=25)])
+    [found] = await stores[0].take([per_hour("a", owed=25)])
     assert found.used == 25
-    [found] = await stores[1].take([per_minute("a", amount=1, least=1)])
+    [found] = await stores[1].take([per_hour("a", amount=1, least=1)])
     assert found.granted == 0
     assert found.used == pytest.approx(25, abs=0.5)
 
 
 async def test_what_is_given_back_can_be_taken_again(stores: list[CounterStore]):
     """Giving back is never more than was used."""
-    await stores[0].take([per_minute("a", amount=10)])
-    await stores[1].take([per_minute("a", owed=-6)])
-    [found] = await stores[2].take([per_minute("a", amount=10)])
+    await stores[0].take([per_hour("a", amount=10)])
+    await stores[1].take([per_hour("a", owed=-6)])
+    [found] = await stores[2].take([per_hour("a", amount=10)])
     assert found.granted == 6
-    await stores[1].take([per_minute("a", owed=-60)])
-    [found] = await stores[2].take([per_minute("a", amount=20)])
+    await stores[1].take([per_hour("a", owed=-60)])
+    [found] = await stores[2].take([per_hour("a", amount=20)])
     assert found.granted == 10
 
 
 async def test_counters_are_apart(stores: list[CounterStore]):
     """Several are taken of in one call, each by itself, in the order asked for."""
-    await stores[0].take([per_minute("b", amount=10)])
-    taken = await stores[1].take([per_minute("b", amount=3, least=1), per_minute("a", amount=3)])
+    await stores[0].take([per_hour("b", amount=10)])
+    taken = await stores[1].take([per_hour("b", amount=3, least=1), per_hour("a", amount=3)])
     assert [one.granted for one in taken] == [0, 3]
 
 
@@ -159,12 +159,13 @@ async def test_places_in_use_are_never_taken_away(stores: list[CounterStore]):
     assert found.slots == 2
 
 
+@pytest.mark.alone
 async def test_the_places_of_the_dead_are_free(stores: list[CounterStore]):
     """Who doesn't ask again in time has nothing any more."""
-    await stores[0].hold("one", [Hold(key="a", limit=5, in_use=5, slots=5)], 0.3)
+    await stores[0].hold("one", [Hold(key="a", limit=5, in_use=5, slots=5)], 1.0)
     hold = Hold(key="a", limit=5, in_use=0, slots=2)
     assert (await stores[1].hold("two", [hold], 30))[0].slots == 0
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.2)
     assert (await stores[1].hold("two", [hold], 30))[0].slots == 2
 
 
@@ -196,7 +197,7 @@ async def test_a_store_that_is_away_says_so():
         f"redis://:secret@127.0.0.1:{free_port()}/0", open_database("sqlite+aiosqlite://")
     )
     with pytest.raises(UpstreamUnavailable) as raised:
-        await store.take([per_minute("a", amount=1)])
+        await store.take([per_hour("a", amount=1)])
     await store.aclose()
     assert "secret" not in raised.value.message
     assert "127.0.0.1" not in raised.value.message

@@ -222,11 +222,12 @@ async def test_a_wrong_password_is_an_outage_that_does_not_show_it(
     await database.aclose()
 
 
+@pytest.mark.alone
 async def test_a_pool_that_is_used_up_is_an_outage(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Who gets no connection in time is told to come again."""
-    monkeypatch.setattr("gateway.database.engine._CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("gateway.database.engine._CONNECT_SECONDS", 1.0)
     database = Database(DatabaseSettings(url=postgres_url, pool_size=1), tmp_path)
     async with database.read(), database.read():
         with pytest.raises(UpstreamUnavailable):

@@ -31,7 +31,7 @@ def adapter(engine: SearchEngine, **more: Any) -> HttpSearch:
         "kind": engine.kind,
         "url": engine.url,
         "api_key": KEY,
-        "timeout_seconds": 2,
+        "timeout_seconds": 20,
         **more,
     }
     made = search_for(WebSearchSettings(**settings))

@@ -361,7 +361,7 @@ async def test_a_server_that_is_killed_goes_on_where_it_was(upstream: FakeVllm):
     """`understudy serve` as it runs, with everything embedded."""
     script = Script(*[Said("never", before=hold)] * 2, Said("A lighthouse."))
     upstream.behave(CHAT, script)
-    config = {"discover": [upstream.url], "ingestion": {"lease_seconds": 1}}
+    config = {"discover": [upstream.url], "ingestion": {"lease_seconds": 2}}
     async with (
         GatewayProcess(config, models=["fake-chat"]) as server,
         httpx.AsyncClient(base_url=server.root_url, timeout=30) as client,

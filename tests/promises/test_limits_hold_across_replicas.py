@@ -109,6 +109,7 @@ async def test_what_replicas_let_pass_is_counted_together(
             await asyncio.sleep(0.5)
 
 
+@pytest.mark.alone
 async def test_replicas_that_end_leave_their_share_to_the_others(
     upstream: FakeVllm, shared: dict[str, Any]
 ):

@@ -60,7 +60,7 @@ def sections(
         "discover": [upstream.url, embedding_upstream.url],
         "database": {"url": database_settings.url},
         "data_dir": str(tmp_path),
-        "ingestion": {"lease_seconds": 1},
+        "ingestion": {"lease_seconds": 3},
         "server": {"heartbeat_seconds": 0.2},
     }
 

@@ -107,6 +107,7 @@ async def test_recorded_streams_pass_as_they_were(gateway, upstream, name):
     assert await post(gateway, PATH, WITH_USAGE) == b"".join(sample(name).events)
 
 
+@pytest.mark.alone
 async def test_an_event_comes_when_it_was_sent(gateway, upstream):
     """Nothing is held back: each event is with the caller before the next one is made."""
     upstream.behave(PATH, faults.slow(between_events=0.1))
@@ -167,6 +168,7 @@ async def test_usage_is_always_asked_for(gateway, upstream, path, options):
 # -- heartbeats -------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_a_long_prefill_is_bridged_by_comments(beating, upstream):
     """Before the first event and between events, a silent stream carries comments."""
     sent = Sent()
@@ -185,6 +187,7 @@ async def test_a_long_prefill_is_bridged_by_comments(beating, upstream):
     assert answer.replace(b": ping\n\n", b"") == b"".join(sent.events)
 
 
+@pytest.mark.alone
 async def test_comments_stay_out_of_cut_events(beating, upstream):
     """A server that falls silent in the middle of an event doesn't get a comment put into it."""
     sent = Sent()
@@ -203,6 +206,7 @@ async def test_comments_stay_out_of_cut_events(beating, upstream):
     assert answer.replace(b": ping\n\n", b"") == b"".join(sent.events)
 
 
+@pytest.mark.alone
 async def test_an_error_after_a_comment_is_an_event(beating, upstream):
     """Once a comment has gone out the status is 200, so the first event's error stays an event."""
 
@@ -221,6 +225,7 @@ async def test_an_error_after_a_comment_is_an_event(beating, upstream):
     assert (await beating.span("chat fake-chat")).attributes["error.type"]
 
 
+@pytest.mark.alone
 async def test_a_break_after_a_comment_is_an_event(beating, upstream):
     """The same for a connection that is lost."""
 

@@ -54,6 +54,7 @@ async def until_polled(serve, task):
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.alone
 async def test_a_file_is_handed_in_polled_and_fetched_once(make, serve, source):
     """The result is docling-serve's JSON as it is."""
     serve.seconds = 0.4
