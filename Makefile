@@ -66,11 +66,13 @@ demo: setup $(if $(VLLM),,vllm) ## Real vLLM, the gateway and a guided tour (VLL
 
 # ------------------------------------------------------------------------------------------ testing
 
+BESIDE := -m "not alone" -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
 # $(call pytest,FOLDERS): first what may run beside each other; then, one after the other, what is
 # marked `alone`, since a machine with much else to do breaks its bounds of time. ARGS may choose
 # tests of one of the two only: pytest ends with 5 where there is none.
 define pytest
-@first=0; $(PY) -m pytest $(1) -m "not alone" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS) || first=$$?; \
+@first=0; $(PY) -m pytest $(1) $(BESIDE) $(ARGS) || first=$$?; \
 last=0; $(PY) -m pytest $(1) -m alone $(ARGS) || last=$$?; \
 case "$$first $$last" in "0 0" | "0 5" | "5 0") ;; *) exit 1 ;; esac
 endef
@@ -82,6 +84,10 @@ test: setup vllm ## All tests, with real vLLM (ARGS= goes to pytest)
 .PHONY: test-fast
 test-fast: setup ## All tests but those with real vLLM and the client libraries (ARGS= goes to pytest)
 	$(call pytest,tests --ignore=tests/real)
+
+.PHONY: test-stalled
+test-stalled: setup ## What may run beside each other, while processes stand still (STALL_SECONDS=)
+	@$(PY) -m tests.support.stalls tests --ignore=tests/real $(BESIDE) $(ARGS)
 
 .PHONY: retrieval
 retrieval: setup vllm ## Ask a small handbook 42 questions in every way of searching, and print what is found

@@ -47,6 +47,7 @@ async def stores(
 
 
 def per_hour(key: str, limit: int = 10, **rest: int) -> Take:
+    """Of so long a time that nothing fades while a test asks."""
     return Take(key=key, limit=limit, seconds=3600.0, **rest)
 
 

@@ -180,13 +180,13 @@ async def test_a_model_that_calls_what_there_is_not_is_stopped(http, chat):
 
 
 @pytest.mark.alone
-async def test_time_is_limited(chat, tmp_path):
+async def test_time_is_limited(upstream, tmp_path):
     """504 without a stream; a stream fails, and all that it began is ended."""
-    chat.behave(CHAT, Script(Said("One two three four five six seven eight", between=0.3)))
+    upstream.behave(CHAT, Script(Said("One two three four five six seven eight", between=0.3)))
     body = {"model": "fake-chat", "input": "hi"}
     async with (
         InProcessGateway(
-            discover=[chat.url],
+            discover=[upstream.url],
             models=["fake-chat"],
             data_dir=str(tmp_path),
             responses={"timeout_seconds": 1.0},
@@ -196,7 +196,6 @@ async def test_time_is_limited(chat, tmp_path):
         error = refused(await http.post(CREATE, json=body), 504)
         assert error["code"] == "response_timeout"
         answer = await http.post(CREATE, json={**body, "stream": True})
-    chat.reset()
     final = whole_stream(events_of(answer.content))
     assert final["status"] == "failed"
     assert final["error"]["code"] == "server_error"
